@@ -1,0 +1,28 @@
+//! The authority as the gateway sees it: a trait, so that the gateway knows nothing of HTTP or sockets.
+
+use super::protocol::{Call, Event, Hello};
+use std::future::Future;
+use thiserror::Error;
+
+/// The authority could not be asked, or did not answer in time.
+#[derive(Clone, Debug, Error)]
+#[error("the authority cannot be reached: {0}")]
+pub struct Unreachable(pub String);
+
+/// Asks the authority.
+pub trait Authority: Send + Sync + 'static {
+    /// The stream that [`Authority::events`] opens.
+    type Events: EventStream;
+
+    /// One question, one answer, within a bound of time that the implementation sets (a few seconds).
+    fn call<C: Call>(&self, request: C::Request) -> impl Future<Output = Result<C::Answer, Unreachable>> + Send;
+
+    /// Opens the event stream.
+    fn events(&self, hello: Hello) -> impl Future<Output = Result<Self::Events, Unreachable>> + Send;
+}
+
+/// Events in the order in which they happened.
+pub trait EventStream: Send + 'static {
+    /// The next one. An error ends the stream: reconnect with a new [`Hello`].
+    fn next(&mut self) -> impl Future<Output = Result<Event, Unreachable>> + Send;
+}

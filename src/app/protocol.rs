@@ -1,0 +1,466 @@
+//! What the gateway and the authority say to each other: one set of types for both ends.
+//!
+//! JSON over HTTP/1.1 on a Unix socket. A compromised gateway can send anything here, so every request names what it
+//! acts on and the authority checks it again; nothing in a request is believed but the identity of the connection
+//! that the gateway vouches for, and the threat model says what follows from that.
+
+use crate::{
+    bundle::{BundleKey, SignedBundle},
+    domain::{
+        AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Version,
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A path of the gateway's API and what is exchanged there.
+pub trait Call {
+    /// `POST` goes there.
+    const PATH: &'static str;
+    /// What is asked.
+    type Request: Serialize + serde::de::DeserializeOwned + Send + 'static;
+    /// What is answered.
+    type Answer: Serialize + serde::de::DeserializeOwned + Send + 'static;
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident: $path:literal, $request:ty => $answer:ty;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug)]
+            pub struct $name;
+
+            impl Call for $name {
+                const PATH: &'static str = $path;
+                type Request = $request;
+                type Answer = $answer;
+            }
+        )+
+
+        /// Every path of the gateway's socket that answers once; [`EVENTS_PATH`] is the one that streams.
+        pub const GATEWAY_CALLS: &[&str] = &[$($path),+];
+    };
+}
+
+calls! {
+    /// Who is this?
+    Authenticate: "/v1/authenticate", AuthenticateRequest => AuthenticateAnswer;
+    /// Run the command that an account typed.
+    RunCommand: "/v1/command", CommandRequest => CommandAnswer;
+    /// May this connection open that node?
+    Open: "/v1/open", OpenRequest => OpenAnswer;
+    /// These forwards have ended.
+    Closed: "/v1/closed", ClosedRequest => Done;
+    /// A machine wants to become a node.
+    Join: "/v1/node/join", JoinRequest => JoinAnswer;
+    /// A node says what it has.
+    NodeHello: "/v1/node/hello", NodeHelloRequest => NodeHelloAnswer;
+    /// A node has installed a bundle, or could not.
+    NodeReceipt: "/v1/node/receipt", NodeReceiptRequest => Done;
+}
+
+/// `POST` [`Hello`] there; the answer is one [`Event`] a line until either side closes.
+pub const EVENTS_PATH: &str = "/v1/events";
+
+/// The empty answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// A connection to a gateway: ties its log lines to the authority's and to the audit log. 16 hexadecimal digits.
+pub type ConnectionId = String;
+
+/// What a connection has proved to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presented {
+    /// A plain public key, in the wire format of RFC 4253, base64.
+    Key(String),
+    /// An OpenSSH certificate, in its wire format, base64.
+    Certificate(String),
+}
+
+/// Asked after the signature was verified, never on an offer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthenticateRequest {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its other end.
+    pub peer: IpAddr,
+    /// What it has proved to hold.
+    pub presented: Presented,
+    /// The login name was `certgate-join`: a machine that wants to become a node, whose key nobody knows yet.
+    pub joining: bool,
+}
+
+/// Who it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthenticateAnswer {
+    /// An account. The gateway hands the credential back with every request for this connection.
+    Account {
+        /// What every later request names.
+        credential: Credential,
+        /// For log lines.
+        user: String,
+    },
+    /// A node, by its host key.
+    Node(NodeIdentity),
+    /// A machine that may try a join token, and nothing else.
+    Joining,
+    /// Nobody. The gateway tells the peer nothing.
+    Refused,
+}
+
+/// As whom a connection was authenticated. The authority looks it up anew on every request: an account that was
+/// suspended, a key that was removed or a certificate that was revoked in the meantime is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// The account.
+    pub account: AccountId,
+    /// The key that signed the handshake: the one that `cert` certifies.
+    pub key: Fingerprint,
+    /// The certificate that was presented with it, if one was: it may allow less than the key does.
+    pub certificate: Option<Serial>,
+}
+
+/// A node as it authenticated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeIdentity {
+    /// Its number.
+    pub node: NodeId,
+    /// Its host key.
+    pub key: Fingerprint,
+    /// Its name.
+    pub path: NodePath,
+}
+
+/// A command line, as `ssh BASTION WORDS…` sent it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandRequest {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its other end.
+    pub peer: IpAddr,
+    /// As whom it was authenticated.
+    pub credential: Credential,
+    /// The command line; empty for a shell request.
+    pub line: String,
+    /// The terminal, if one was asked for.
+    pub terminal: Option<Terminal>,
+    /// What the peer typed or sent, once [`CommandAnswer::Input`] had asked for it.
+    pub input: Option<String>,
+}
+
+/// What is known of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terminal {
+    /// Its width in characters, at least 1.
+    pub columns: u16,
+}
+
+/// What the gateway does with a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandAnswer {
+    /// It ran, or was refused: what to write, and the exit status.
+    Output(Output),
+    /// It needs input: write the prompt to standard error, read, and ask again with it.
+    Input {
+        /// May be empty.
+        prompt: String,
+        /// One line from a terminal; otherwise all of standard input.
+        line: bool,
+        /// No more than so many bytes.
+        limit: u32,
+    },
+}
+
+/// What a command wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// 0, or 1 (refused or failed), or 2 (usage).
+    pub exit: u8,
+}
+
+/// A `direct-tcpip` channel (RFC 4254, 7.2) that the peer wants.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenRequest {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its other end.
+    pub peer: IpAddr,
+    /// As whom it was authenticated.
+    pub credential: Credential,
+    /// The name that the gateway has given this forward.
+    pub session: SessionId,
+    /// The host that was asked for, as it was sent, at most 255 bytes.
+    pub host: String,
+    /// The port that was asked for.
+    pub port: u32,
+}
+
+/// Whether it is opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenAnswer {
+    /// Dial exactly this.
+    Permit(DialPermit),
+    /// Tell the peer this, and nothing else.
+    Refused {
+        /// One line for the peer.
+        message: String,
+    },
+}
+
+/// Where one forward goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DialPermit {
+    /// The forward.
+    pub session: SessionId,
+    /// The node, for log lines.
+    pub node: NodePath,
+    /// The node's number.
+    pub node_id: NodeId,
+    /// The project that the access comes from.
+    pub project: ProjectPath,
+    /// The address to dial.
+    pub address: IpAddr,
+    /// The port to dial.
+    pub port: u16,
+}
+
+/// Forwards that have ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosedRequest {
+    /// Each with what it moved.
+    pub sessions: Vec<ClosedSession>,
+}
+
+/// A forward that has ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClosedSession {
+    /// Which.
+    pub session: SessionId,
+    /// Bytes from the client to the node.
+    pub up: u64,
+    /// Bytes from the node to the client.
+    pub down: u64,
+}
+
+/// A join token's secret, from a machine that has proved its host key in the SSH handshake.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Its other end.
+    pub peer: IpAddr,
+    /// The host key that the connection has proved.
+    pub host_key: PublicKey,
+    /// The token's secret, base64 (URL-safe, no padding).
+    pub secret: String,
+    /// The node that the machine believes to become; must be the token's.
+    pub node: NodePath,
+}
+
+/// Whether it joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinAnswer {
+    /// It is a node now.
+    Joined(Box<Joined>),
+    /// One line for the one who runs `certgate-node join`.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What a new node gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// Its name.
+    pub node: NodePath,
+    /// Its number.
+    pub node_id: NodeId,
+    /// Keys whose bundles it takes.
+    pub bundle_keys: Vec<BundleKey>,
+    /// Its cluster's bundle.
+    pub bundle: SignedBundle,
+    /// A certificate for the host key it proved, in OpenSSH's one-line format.
+    pub host_certificate: String,
+}
+
+/// What a node has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeHelloRequest {
+    /// The node.
+    pub node: NodeIdentity,
+    /// Its other end.
+    pub peer: IpAddr,
+    /// The version installed, if any.
+    pub have: Option<Version>,
+    /// When its host certificate ends, in seconds since 1970, if it has one.
+    pub host_certificate_until: Option<u64>,
+}
+
+/// What a node lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeHelloAnswer {
+    /// It is still a node.
+    Welcome {
+        /// A newer bundle, if there is one.
+        bundle: Option<SignedBundle>,
+        /// A new host certificate, if the old one has less than half of its life left.
+        host_certificate: Option<String>,
+    },
+    /// It is a node no more.
+    Refused,
+}
+
+/// What a node did with a bundle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReceiptRequest {
+    /// The node.
+    pub node: NodeIdentity,
+    /// The version that is in force there now.
+    pub version: Option<Version>,
+    /// Why the last one was not taken, if it was not.
+    pub problem: Option<String>,
+}
+
+/// How a gateway begins its event stream: what it has, so that it gets what it lacks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// A name that distinguishes it from others beside it.
+    pub gateway: String,
+    /// Its host key.
+    pub host_key: PublicKey,
+    /// The forwards that are open, so that an authority that was restarted knows them again.
+    pub sessions: Vec<OpenSession>,
+}
+
+/// A forward that is open.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenSession {
+    /// Which.
+    pub session: SessionId,
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// The connection's other end.
+    pub peer: IpAddr,
+    /// As whom the connection was authenticated.
+    pub credential: Credential,
+    /// Where it goes.
+    pub node_id: NodeId,
+}
+
+/// What the authority tells a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The stream is open; the sessions of [`Hello`] are known again. Sent first.
+    Ready,
+    /// Nothing has happened; sent every [`PING_SECS`] seconds so that a silent peer is noticed.
+    Ping,
+    /// End this forward now; if nothing else is open on its connection, end the connection with the reason.
+    End {
+        /// Which.
+        session: SessionId,
+        /// One line for the one who used it.
+        reason: String,
+    },
+    /// Pass this on to every agent of the cluster.
+    Bundle {
+        /// The cluster.
+        cluster: ClusterPath,
+        /// Its version.
+        version: Version,
+        /// What the agents get.
+        bundle: SignedBundle,
+    },
+    /// This is a node no more: end its agent's connection.
+    NodeGone {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// Seconds between pings on the event stream; a gateway that has heard nothing for three of them reconnects.
+pub const PING_SECS: u64 = 5;
+
+/// What a node's agent sends over its SSH channel (subsystem `certgate-node`), one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromNode {
+    /// What it has; sent first, and then every [`NODE_HELLO_SECS`] seconds: a lost push costs time, never correctness.
+    Hello {
+        /// The version installed, if any.
+        have: Option<Version>,
+        /// When its host certificate ends, in seconds since 1970, if it has one.
+        host_certificate_until: Option<u64>,
+    },
+    /// What it did with a bundle.
+    Receipt {
+        /// The version that is in force now.
+        version: Option<Version>,
+        /// Why the last one was not taken, if it was not.
+        problem: Option<String>,
+    },
+    /// A token, on a connection that authenticated as `certgate-join`; the only thing it may send.
+    Join {
+        /// The token's secret.
+        secret: String,
+        /// The node that the machine believes to become.
+        node: NodePath,
+    },
+}
+
+/// What the gateway sends to a node's agent, one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToNode {
+    /// Answer to a hello.
+    Welcome {
+        /// A new host certificate, if it is time.
+        host_certificate: Option<String>,
+    },
+    /// A bundle to install.
+    Bundle(SignedBundle),
+    /// Answer to a join.
+    Join(JoinAnswer),
+    /// It is a node no more.
+    Refused,
+    /// The authority could not be asked; try again later.
+    Unavailable,
+}
+
+/// Seconds between a node's hellos.
+pub const NODE_HELLO_SECS: u64 = 30;
+
+/// The login name with which a machine that wants to become a node connects.
+pub const JOIN_LOGIN: &str = "certgate-join";
+/// The login name with which a node's agent connects; informative, its key decides.
+pub const NODE_LOGIN: &str = "certgate-node";
+/// The SSH subsystem (RFC 4254, 6.5) that a node's agent asks for.
+pub const NODE_SUBSYSTEM: &str = "certgate-node";

@@ -1,0 +1,10 @@
+//! What a cluster's nodes accept: the *bundle* that the authority signs, and the *access table* that a node compiles
+//! from it for its helper. Formats only, as pure functions over bytes; docs/bundle.md and docs/access-table.md
+//! describe them.
+
+mod signed;
+
+pub use signed::{
+    Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
+    SignedBundle,
+};

@@ -1,0 +1,27 @@
+//! Names, identifiers, keys, time, and the directory as an immutable value with its indexes.
+//!
+//! Nothing here does I/O, reads a clock or decides anything: a decision belongs to [`crate::policy`].
+
+mod directory;
+mod ids;
+mod keys;
+mod model;
+mod mutation;
+mod names;
+mod principal;
+mod time;
+
+pub use directory::{Counters, Directory, Inconsistent};
+pub use ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, SessionId, Uid, Version, VolumeId};
+pub use keys::{Fingerprint, KeyError, MAX_KEY_BYTES, PublicKey};
+pub use model::{
+    Account, AccountState, Actor, CertificateRecord, Cluster, ClusterKind, Departure, JoinToken, KeyEntry, Membership,
+    Node, NodeRole, Org, Project, Role, TokenHash, Volume,
+};
+pub use mutation::{Mutation, Touched};
+pub use names::{
+    ClusterName, ClusterPath, Email, NameError, NodeName, NodePath, OrgName, ProjectName, ProjectPath, Target,
+    UserName, VolumeName,
+};
+pub use principal::{MAX_PRINCIPALS, Principal, Principals, PrincipalsError};
+pub use time::{Timestamp, Ttl};

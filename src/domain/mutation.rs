@@ -1,0 +1,140 @@
+//! The changes a directory can undergo: facts that were decided, ready to be made durable and applied.
+
+use super::{
+    ids::{AccountId, ClusterId, NodeId, ProjectId, Serial, VolumeId},
+    keys::Fingerprint,
+    model::{
+        Account, AccountState, Actor, Cluster, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, Role,
+        TokenHash, Volume,
+    },
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// One change. Deleted things keep their names and numbers taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mutation {
+    /// An organization exists.
+    OrgCreated(Org),
+    /// An account exists.
+    AccountCreated(Account),
+    /// An account works, or no longer.
+    AccountStateSet {
+        /// The account.
+        account: AccountId,
+        /// The new state.
+        state: AccountState,
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Actor,
+    },
+    /// A key is registered.
+    KeyAdded(KeyEntry),
+    /// A key is no longer registered; until `denied_until` certificates on it may be alive, and nodes refuse it.
+    KeyRemoved {
+        /// Whose it was.
+        account: AccountId,
+        /// The key.
+        key: Fingerprint,
+        /// When the last certificate on it ends.
+        denied_until: Timestamp,
+    },
+    /// A project exists.
+    ProjectCreated(Project),
+    /// A project is gone, with its clusters, nodes, volumes and memberships.
+    ProjectDeleted {
+        /// The project.
+        project: ProjectId,
+        /// When.
+        at: Timestamp,
+        /// By whom.
+        by: Actor,
+    },
+    /// A cluster exists.
+    ClusterCreated(Cluster),
+    /// A cluster is gone, with its nodes.
+    ClusterDeleted {
+        /// The cluster.
+        cluster: ClusterId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A volume exists.
+    VolumeCreated(Volume),
+    /// A volume is gone.
+    VolumeDeleted {
+        /// The volume.
+        volume: VolumeId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A join token can be used.
+    TokenCreated(JoinToken),
+    /// A join token was used and works no more.
+    TokenUsed {
+        /// Which.
+        hash: TokenHash,
+        /// When.
+        at: Timestamp,
+    },
+    /// A node has joined. If one of that name had joined before, it is this one now.
+    NodeEnrolled(Node),
+    /// A node is gone.
+    NodeRemoved {
+        /// The node.
+        node: NodeId,
+        /// When.
+        at: Timestamp,
+    },
+    /// An account is in a project.
+    MemberAdded(Membership),
+    /// An account is no longer in a project.
+    MemberRemoved(Departure),
+    /// A member has another role.
+    RoleSet {
+        /// The project.
+        project: ProjectId,
+        /// The account.
+        account: AccountId,
+        /// The new role.
+        role: Role,
+    },
+    /// A certificate is revoked; nodes refuse its serial until it would have ended.
+    SerialDenied {
+        /// The certificate's serial number.
+        serial: Serial,
+        /// Whose it was.
+        account: AccountId,
+        /// When it would have ended.
+        until: Timestamp,
+    },
+}
+
+/// Whom and what a change may have taken something from, or given something to: what has to be looked at again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Accounts whose sessions may no longer hold.
+    pub accounts: BTreeSet<AccountId>,
+    /// Clusters whose bundles say something else now.
+    pub clusters: BTreeSet<ClusterId>,
+    /// Nodes that are no longer, or have another key.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Touched {
+    /// Adds what another change touched.
+    pub fn extend(&mut self, other: Self) {
+        self.accounts.extend(other.accounts);
+        self.clusters.extend(other.clusters);
+        self.nodes.extend(other.nodes);
+    }
+
+    /// Whether nothing was touched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty() && self.clusters.is_empty() && self.nodes.is_empty()
+    }
+}
