@@ -4,7 +4,13 @@
 //! A transaction is a decision: a closure that sees the latest state, on the one writer, and says what changes. Two
 //! decisions can so never be made on the same state, and no lock is held while anybody waits.
 
+#[cfg(test)]
+mod contract;
 pub mod memory;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod samples;
 pub mod sqlite;
 mod step;
 
