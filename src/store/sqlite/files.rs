@@ -152,7 +152,26 @@ fn check_header(path: &Path, file: &mut File) -> Result<(), StoreError> {
         return Err(damaged(path, "this is not a database, or its beginning was overwritten"));
     }
     let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    check_version(path, number(68), number(60))
+    check_version(path, number(68), number(60))?;
+    let page = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+        1 => 65536,
+        page => page.max(1),
+    };
+    check_length(path, file, page, number(28).into())
+}
+
+/// That no page is missing, nor a part of one: SQLite takes what is missing at the end of the last page for zeros. While
+/// there is a write-ahead log the missing pages may be in there, and SQLite is the one to say.
+fn check_length(path: &Path, file: &File, page: u64, pages: u64) -> Result<(), StoreError> {
+    let wal = path.with_file_name(format!("{DATABASE}-wal"));
+    if fs::metadata(wal).is_ok_and(|wal| wal.len() > 0) {
+        return Ok(());
+    }
+    let length = file.metadata().map_err(|error| failed(path, error))?.len();
+    if length % page == 0 && length >= pages * page {
+        return Ok(());
+    }
+    Err(damaged(path, format!("the file is cut off: {length} bytes instead of {}", pages * page)))
 }
 
 /// The two numbers that say whose a database is and which schema it has.
@@ -209,5 +228,9 @@ pub(super) fn check_content(path: &Path, connection: &Connection) -> Result<(), 
     // Again, because a write-ahead log that SQLite has now read may say otherwise than the file's beginning.
     check_version(path, pragma("application_id")?.cast_unsigned(), pragma("user_version")?.cast_unsigned())?;
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(broken)?;
-    if verdict == "ok" { Ok(()) } else { Err(damaged(path, verdict)) }
+    if verdict == "ok" {
+        return Ok(());
+    }
+    // SQLite's verdict has several lines; ours has one.
+    Err(damaged(path, verdict.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
