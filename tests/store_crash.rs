@@ -1,6 +1,8 @@
 //! `kill -9` in the middle of a burst of certificates: what was acknowledged has its record and its audit event. The
 //! burst runs in this test binary, started again.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+
 use certgate::{
     audit::{Event, Head, Outcome, chain},
     domain::{

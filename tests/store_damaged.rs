@@ -1,5 +1,7 @@
 //! A database that is damaged, not ours, newer, or open to others: refused by name, with advice, and left as it is.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+
 use certgate::{
     domain::{Mutation, Org, OrgId, Timestamp},
     store::{Change, SqliteStore, Store, StoreError},

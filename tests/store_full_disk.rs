@@ -2,6 +2,8 @@
 //! taken away with a limit on the size of files (RLIMIT_FSIZE), which needs no privilege. The limit is the whole
 //! process's, so there is one test here.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+
 use certgate::{
     audit::{Event, Head, Outcome, chain},
     domain::{Actor, Mutation, Org, OrgId, Timestamp},
