@@ -23,7 +23,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig, params};
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -59,6 +59,12 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
+    /// The database's file in a state directory.
+    #[must_use]
+    pub fn database(dir: &Path) -> PathBuf {
+        dir.join(files::DATABASE)
+    }
+
     /// Opens the store in a state directory, which must exist; makes an empty one if there is none. Blocks: call it
     /// before, or outside of, the async threads.
     ///
