@@ -2,8 +2,14 @@
 //!
 //! Modules are layers; imports only go down (see ARCHITECTURE.md, and `tests/layers.rs`, which enforces it).
 
+pub mod api;
 pub mod app;
 pub mod audit;
 pub mod bundle;
+pub mod ca;
+pub mod cli;
+pub mod command;
+pub mod daemon;
 pub mod domain;
+pub mod policy;
 pub mod store;

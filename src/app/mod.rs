@@ -1,6 +1,33 @@
 //! Use cases: load, decide, commit with the audit event, publish; the session registry; and what the processes say to
 //! each other.
 
+mod accounts;
 pub mod authority;
+mod clusters;
+mod core;
+mod error;
+mod gatekeeper;
+mod hub;
+mod issue;
+mod nodes;
+mod outside;
+mod projects;
 pub mod protocol;
+mod publish;
+mod receipts;
+mod sessions;
 pub mod token;
+mod views;
+
+pub use self::core::{App, Asker, Bastion};
+pub use accounts::NewAccount;
+pub use error::AppError;
+pub use gatekeeper::Stream;
+pub use issue::Issued;
+pub use nodes::TokenRequest;
+pub use outside::{Clock, Entropy, NoEntropy};
+pub use receipts::Receipt;
+pub use views::{
+    AuditView, CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView,
+    SessionView, StatusView, UserView, VolumeView, WhoamiView,
+};

@@ -18,7 +18,7 @@ pub trait Call {
     /// `POST` goes there.
     const PATH: &'static str;
     /// What is asked.
-    type Request: Serialize + serde::de::DeserializeOwned + Send + 'static;
+    type Request: Serialize + serde::de::DeserializeOwned + Send + Sync + 'static;
     /// What is answered.
     type Answer: Serialize + serde::de::DeserializeOwned + Send + 'static;
 }
@@ -196,6 +196,8 @@ pub struct Output {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenRequest {
+    /// The gateway's name, as in [`Hello`].
+    pub gateway: String,
     /// The connection.
     pub connection: ConnectionId,
     /// Its other end.

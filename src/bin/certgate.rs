@@ -1,2 +1,7 @@
-//! Placeholder until wired.
-fn main() {}
+//! The operator's command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    certgate::cli::main(std::env::args_os())
+}

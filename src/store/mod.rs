@@ -4,6 +4,19 @@
 //! A transaction is a decision: a closure that sees the latest state, on the one writer, and says what changes. Two
 //! decisions can so never be made on the same state, and no lock is held while anybody waits.
 
+#[cfg(test)]
+mod contract;
+pub mod memory;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod samples;
+pub mod sqlite;
+mod step;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
 use crate::{
     audit::{Entry, Event},
     domain::{CertificateRecord, Directory, Mutation, Serial, Touched, Version},
@@ -33,9 +46,12 @@ pub enum StoreError {
         /// What to do.
         next: &'static str,
     },
-    /// Reading or writing failed, for instance because the disk is full. Nothing of the transaction is in force.
+    /// Writing failed, for instance because the disk is full. Nothing of the transaction is in force.
     #[error("the change could not be made durable and was not made: {0}")]
     Failed(String),
+    /// A query failed.
+    #[error("the database could not be read: {0}")]
+    Unreadable(String),
     /// The writer has stopped.
     #[error("the store has been closed")]
     Closed,

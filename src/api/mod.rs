@@ -1,0 +1,11 @@
+//! HTTP/1.1 with JSON over Unix sockets: the authority's two surfaces, and the clients of both.
+//!
+//! What may be asked where is two declared tables, one for each socket ([`server::ADMIN_CALLS`],
+//! [`crate::app::protocol::GATEWAY_CALLS`]); nothing else answers.
+
+pub mod admin;
+pub mod client;
+pub mod server;
+
+/// The largest body of a request, in bytes: a command with its input, or a hello with ten thousand sessions.
+const MAX_BODY: usize = 4 * 1024 * 1024;

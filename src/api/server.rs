@@ -1,0 +1,219 @@
+//! The authority's two sockets. Who is at the other end is known from the socket (its path and mode) and from the
+//! kernel (the peer's user number), before a byte is read.
+
+use super::{
+    MAX_BODY,
+    admin::{AdminCommand, COMMAND_PATH, HEALTH_PATH},
+};
+use crate::{
+    app::{
+        App, Asker,
+        protocol::{
+            Authenticate, Call, Closed, CommandRequest, Done, EVENTS_PATH, Event, Hello, Join, NodeHello, NodeReceipt,
+            Open, PING_SECS, RunCommand,
+        },
+    },
+    command::{self, Invocation},
+};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Extension, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::stream;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What may be asked at the admin socket.
+pub const ADMIN_CALLS: &[&str] = &[COMMAND_PATH, HEALTH_PATH];
+
+/// Connections at one socket at a time; more have to wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: u32,
+}
+
+/// Which users may connect to a socket, beside root and the user that the authority runs as.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Their user numbers.
+    pub uids: Vec<u32>,
+}
+
+impl Allowed {
+    fn may_connect(&self, uid: u32) -> bool {
+        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.uids.contains(&uid)
+    }
+}
+
+/// Serves operators until `stop`.
+pub async fn serve_admin(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
+    let router = Router::new()
+        .route(COMMAND_PATH, post(admin_command))
+        .route(HEALTH_PATH, get(async || StatusCode::OK))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app);
+    serve(router, listener, "admin", allowed, stop).await;
+}
+
+/// Serves gateways until `stop`.
+pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
+    let router = Router::new()
+        .route(Authenticate::PATH, post(async |State(app): State<Arc<App>>, Json(r)| Json(app.authenticate(r).await)))
+        .route(RunCommand::PATH, post(gateway_command))
+        .route(
+            crate::app::protocol::Open::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| Json::<<Open as Call>::Answer>(app.open(r).await)),
+        )
+        .route(
+            Closed::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| {
+                app.closed(r).await;
+                Json(Done {})
+            }),
+        )
+        .route(Join::PATH, post(async |State(app): State<Arc<App>>, Json(r)| Json(app.join(r).await)))
+        .route(NodeHello::PATH, post(node_hello))
+        .route(
+            NodeReceipt::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| {
+                app.node_receipt(r);
+                Json(Done {})
+            }),
+        )
+        .route(EVENTS_PATH, post(events))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app);
+    serve(router, listener, "gateway", allowed, stop).await;
+}
+
+async fn serve(
+    router: Router,
+    listener: UnixListener,
+    socket: &'static str,
+    allowed: Allowed,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            place = places.clone().acquire_owned() => match place {
+                Ok(place) => tokio::select! {
+                    () = stop.cancelled() => return,
+                    accepted = listener.accept() => accepted.map(|(stream, _)| (stream, place)),
+                },
+                Err(_) => return,
+            },
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let Some(peer) = admit(&stream, socket, &allowed) else { continue };
+                let (router, stop) = (router.clone().layer(Extension(peer)), stop.clone());
+                tokio::spawn(async move {
+                    connection(router, stream, stop).await;
+                    drop(place);
+                });
+            }
+            // Out of descriptors, most likely: others will close theirs.
+            Err(error) => {
+                tracing::error!(socket, %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admit(stream: &UnixStream, socket: &'static str, allowed: &Allowed) -> Option<Peer> {
+    let uid = stream.peer_cred().ok()?.uid();
+    if allowed.may_connect(uid) {
+        return Some(Peer { uid });
+    }
+    tracing::warn!(socket, uid, "a connection was refused: this user may not use this socket");
+    None
+}
+
+async fn connection(router: Router, stream: UnixStream, stop: CancellationToken) {
+    let service = TowerToHyperService::new(router);
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = serving.as_mut() => outcome,
+        () = stop.cancelled() => {
+            // What is being answered is finished, for a moment; event streams would never be.
+            serving.as_mut().graceful_shutdown();
+            match tokio::time::timeout(Duration::from_secs(2), serving).await {
+                Ok(outcome) => outcome,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a local connection ended");
+    }
+}
+
+async fn admin_command(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<AdminCommand>,
+) -> Response {
+    let AdminCommand { words, terminal, input } = request;
+    let asker = Asker::Operator { uid: peer.uid };
+    Json(command::run(&app, &asker, Invocation { words, terminal, input }).await).into_response()
+}
+
+async fn gateway_command(State(app): State<Arc<App>>, Json(request): Json<CommandRequest>) -> Response {
+    let CommandRequest { connection, peer, credential, line, terminal, input } = request;
+    let asker = Asker::Account { credential, peer, connection };
+    Json(command::run_line(&app, &asker, &line, terminal, input).await).into_response()
+}
+
+async fn node_hello(
+    State(app): State<Arc<App>>,
+    Json(request): Json<<NodeHello as Call>::Request>,
+) -> Result<Json<<NodeHello as Call>::Answer>, StatusCode> {
+    app.node_hello(request).await.map(Json).map_err(|error| {
+        tracing::error!(%error, "a node's hello could not be answered");
+        StatusCode::SERVICE_UNAVAILABLE
+    })
+}
+
+/// Sends what happens, one JSON object a line, and a ping when nothing does.
+async fn events(State(app): State<Arc<App>>, Json(hello): Json<Hello>) -> Response {
+    struct Open {
+        app: Arc<App>,
+        stream: crate::app::Stream,
+    }
+
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.app.goodbye(&self.stream);
+        }
+    }
+
+    let open = Open { stream: app.hello(hello), app };
+    let lines = stream::unfold(open, async |mut open| {
+        let event = match tokio::time::timeout(Duration::from_secs(PING_SECS), open.stream.events.recv()).await {
+            Ok(Some(event)) => event,
+            // The hub has dropped this stream: the gateway did not read, or has opened another one.
+            Ok(None) => return None,
+            Err(_) => Event::Ping,
+        };
+        let mut line = serde_json::to_vec(&event).ok()?;
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line)), open))
+    });
+    Body::from_stream(lines).into_response()
+}

@@ -1,0 +1,221 @@
+//! Organizations, accounts and their keys.
+
+use super::{
+    core::{App, Asker, Decided},
+    error::AppError,
+};
+use crate::{
+    domain::{
+        Account, AccountId, AccountState, Directory, Email, Fingerprint, KeyEntry, Mutation, Org, OrgId, OrgName,
+        PublicKey, Timestamp, UserName, Version,
+    },
+    policy::{Action, Caller, Denial, Reason},
+};
+use std::sync::Arc;
+
+/// What a new account is.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    /// Its email.
+    pub email: Email,
+    /// Its organization.
+    pub org: OrgName,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its first keys.
+    pub keys: Vec<PublicKey>,
+}
+
+impl App {
+    /// Creates an organization.
+    ///
+    /// # Errors
+    /// Refused, the name was used before, or not durable.
+    pub async fn create_org(self: &Arc<Self>, asker: &Asker, name: OrgName) -> Result<(), AppError> {
+        let object = name.to_string();
+        self.change(asker, Action::OrgCreate, None, object, move |ledger, _, _, now| {
+            if ledger.directory.org_named(&name).is_some() {
+                return Err(Denial::plain(Reason::Conflict, format!("there is an organization {name} already")));
+            }
+            let id = OrgId(ledger.directory.counters().id);
+            Ok(Decided::one(Mutation::OrgCreated(Org { id, name, created: now }), ()))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Creates an account, with keys if there are any.
+    ///
+    /// # Errors
+    /// Refused, something is taken, or not durable.
+    pub async fn create_account(self: &Arc<Self>, asker: &Asker, new: NewAccount) -> Result<Arc<Account>, AppError> {
+        let object = new.email.to_string();
+        let decide = move |ledger: crate::store::Ledger<'_>, _: &_, _: &_, now| {
+            let directory = ledger.directory;
+            let unknown = || {
+                let text = format!("no such organization: {}; create it first: org create {}", new.org, new.org);
+                Denial::plain(Reason::NotFound, text)
+            };
+            let org = directory.org_named(&new.org).ok_or_else(unknown)?.id;
+            if directory.account_with_email(&new.email).is_some() {
+                return Err(Denial::plain(Reason::Conflict, format!("there is an account {} already", new.email)));
+            }
+            if directory.account_with_user(&new.user).is_some() {
+                let text = format!("the user name {} is or was somebody's; names are never given out twice", new.user);
+                return Err(Denial::plain(Reason::Conflict, text));
+            }
+            let counters = directory.counters();
+            let account = Account {
+                id: AccountId(counters.id),
+                org,
+                email: new.email,
+                user: new.user,
+                uid: counters.uid,
+                state: AccountState::Active,
+                created: now,
+            };
+            let mut mutations = vec![Mutation::AccountCreated(account.clone())];
+            let mut fingerprints = Vec::new();
+            for key in new.keys {
+                let fingerprint = check_new_key(directory, &key, account.id, now)?;
+                // The same key given twice is one key.
+                if !fingerprints.contains(&fingerprint) {
+                    fingerprints.push(fingerprint);
+                    mutations.push(Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now }));
+                }
+            }
+            let detail = format!("user {} uid {} keys {fingerprints:?}", account.user, account.uid);
+            Ok(Decided { mutations, certificate: None, detail, answer: Arc::new(account) })
+        };
+        Ok(self.change(asker, Action::UserCreate, None, object, decide).await?.0)
+    }
+
+    /// Suspends an account, or lets it work again.
+    ///
+    /// # Errors
+    /// Refused, so already, or not durable.
+    pub async fn set_account_state(
+        self: &Arc<Self>,
+        asker: &Asker,
+        email: Email,
+        state: AccountState,
+    ) -> Result<Version, AppError> {
+        let action = match state {
+            AccountState::Suspended => Action::UserSuspend,
+            AccountState::Active => Action::UserResume,
+        };
+        let object = email.to_string();
+        let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
+            let account = account_named(ledger.directory, &email)?;
+            if account.state == state {
+                return Err(Denial::plain(Reason::Conflict, format!("{email} is {state} already")));
+            }
+            let by = caller.actor();
+            Ok(Decided::one(Mutation::AccountStateSet { account: account.id, state, at: now, by }, ()))
+        };
+        Ok(self.change(asker, action, None, object, decide).await?.1)
+    }
+
+    /// Registers a key: one's own, or for `email` as operator.
+    ///
+    /// # Errors
+    /// Refused, the key is somebody's, or not durable.
+    pub async fn add_key(
+        self: &Arc<Self>,
+        asker: &Asker,
+        email: Option<Email>,
+        key: PublicKey,
+    ) -> Result<Fingerprint, AppError> {
+        let object = key.fingerprint().to_string();
+        let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
+            let account = subject(ledger.directory, caller, email.as_ref())?;
+            let fingerprint = check_new_key(ledger.directory, &key, account.id, now)?;
+            let detail = format!("{} for {}", key.algorithm(), account.email);
+            let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
+            Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: fingerprint })
+        };
+        Ok(self.change(asker, Action::KeyAdd, None, object, decide).await?.0)
+    }
+
+    /// Removes a key: one's own, or `email`'s as operator. Certificates on it are refused from then on.
+    ///
+    /// # Errors
+    /// Refused, no such key, or not durable.
+    pub async fn remove_key(
+        self: &Arc<Self>,
+        asker: &Asker,
+        email: Option<Email>,
+        key: Fingerprint,
+    ) -> Result<Version, AppError> {
+        let longest = self.certificates.max_ttl.max(self.certificates.ttl).duration();
+        let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
+            let account = subject(ledger.directory, caller, email.as_ref())?;
+            let own = ledger.directory.key(&key).is_some_and(|entry| entry.account == account.id);
+            if !own {
+                return Err(Denial::plain(Reason::NotFound, format!("{key} is not a key of {}", account.email)));
+            }
+            let denied_until = now.after(longest);
+            Ok(Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()))
+        };
+        Ok(self.change(asker, Action::KeyRemove, None, key.to_string(), decide).await?.1)
+    }
+}
+
+/// The account that a command is about: one's own, or another's as operator.
+pub(super) fn subject<'d>(
+    directory: &'d Directory,
+    caller: &Caller,
+    email: Option<&Email>,
+) -> Result<&'d Arc<Account>, Denial> {
+    let own = caller.identity().map(|identity| identity.account().id);
+    match (own, email) {
+        (None, None) => Err(Denial::plain(Reason::Invalid, "name the account: --account EMAIL")),
+        (None, Some(email)) => account_named(directory, email),
+        (Some(id), email) => {
+            let account = directory.account(id).ok_or_else(|| Denial::plain(Reason::NoAccount, "no such account"))?;
+            match email {
+                Some(other) if *other != account.email => {
+                    Err(Denial::plain(Reason::OperatorsOnly, "--account is for operators, on the bastion itself"))
+                }
+                _ => Ok(account),
+            }
+        }
+    }
+}
+
+pub(super) fn account_named<'d>(directory: &'d Directory, email: &Email) -> Result<&'d Arc<Account>, Denial> {
+    directory.account_with_email(email).ok_or_else(|| {
+        Denial::plain(
+            Reason::NoAccount,
+            format!("no account has the email {email}; an operator can create it: user create"),
+        )
+    })
+}
+
+fn check_new_key(
+    directory: &Directory,
+    key: &PublicKey,
+    account: AccountId,
+    now: Timestamp,
+) -> Result<Fingerprint, Denial> {
+    let fingerprint = key.fingerprint();
+    if let Some(entry) = directory.key(&fingerprint) {
+        let text = if entry.account == account {
+            format!("{fingerprint} is registered for this account already")
+        } else {
+            format!("{fingerprint} is registered for another account; a key belongs to one account only")
+        };
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    if directory.node_with_key(&fingerprint).is_some() {
+        let text = format!("{fingerprint} is the host key of a node; it cannot be a person's key");
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    // Its certificates may be alive until then: registering it again would bring them back.
+    if let Some(until) = directory.denied_key(&fingerprint).filter(|until| *until > now) {
+        let text =
+            format!("{fingerprint} was removed a short while ago; it can be added again after {}", until.for_people());
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    Ok(fingerprint)
+}

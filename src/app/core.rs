@@ -1,0 +1,281 @@
+//! The authority's state, and the two ways through it: looking at a snapshot, and changing on the writer.
+
+use super::{
+    error::AppError,
+    hub::Hub,
+    outside::{Clock, Entropy},
+    protocol::{ConnectionId, Credential},
+    sessions::Sessions,
+};
+use crate::{
+    audit::{Event, Outcome},
+    ca::CaKeys,
+    domain::{Actor, CertificateRecord, ClusterId, Directory, Mutation, ProjectPath, Serial, Timestamp, Version},
+    policy::{Action, Caller, CertificateSettings, Denial, Grant, authorize, identify},
+    store::{Change, Ledger, Store},
+};
+use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Semaphore, watch};
+
+/// What people and nodes are told about where to connect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bastion {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    #[serde(default = "ssh_port")]
+    pub port: u16,
+}
+
+const fn ssh_port() -> u16 {
+    22
+}
+
+/// Audit events that may wait to become durable without anybody waiting for them.
+const AUDIT_BACKLOG: usize = 4096;
+
+/// The authority.
+pub struct App {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) ca: Arc<CaKeys>,
+    pub(super) bastion: Bastion,
+    pub(super) certificates: CertificateSettings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    /// Records of certificates that have not ended: a connection that came with one is looked up here.
+    pub(super) live: Mutex<HashMap<Serial, CertificateRecord>>,
+    pub(super) sessions: Mutex<Sessions>,
+    pub(super) hub: Mutex<Hub>,
+    /// The version of the last change that touched a cluster, as far as this authority has seen one.
+    pub(super) published: Mutex<HashMap<ClusterId, Version>>,
+    /// Rises whenever a node has said what it has, for those who wait for receipts.
+    pub(super) heard: watch::Sender<u64>,
+    pub(super) backlog: Arc<Semaphore>,
+    pub(super) started: Timestamp,
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// An operator, over the admin socket.
+    Operator {
+        /// The user number of the process at the other end.
+        uid: u32,
+    },
+    /// An account, through a gateway.
+    Account {
+        /// As whom the connection was authenticated.
+        credential: Credential,
+        /// The connection's other end.
+        peer: IpAddr,
+        /// The connection.
+        connection: ConnectionId,
+    },
+}
+
+impl Asker {
+    pub(super) fn source(&self) -> String {
+        match self {
+            Self::Operator { .. } => "local".into(),
+            Self::Account { peer, .. } => peer.to_string(),
+        }
+    }
+
+    pub(super) fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Operator { .. } => None,
+            Self::Account { connection, .. } => Some(connection.clone()),
+        }
+    }
+}
+
+/// What a decision to change something says.
+pub(super) struct Decided<T> {
+    /// The changes.
+    pub(super) mutations: Vec<Mutation>,
+    /// The certificate to record.
+    pub(super) certificate: Option<CertificateRecord>,
+    /// For the audit log.
+    pub(super) detail: String,
+    /// For the one who asked.
+    pub(super) answer: T,
+}
+
+impl<T> Decided<T> {
+    /// With one change.
+    pub(super) fn one(mutation: Mutation, answer: T) -> Self {
+        Self { mutations: vec![mutation], certificate: None, detail: String::new(), answer }
+    }
+}
+
+/// A poisoned lock only means that a thread panicked while it looked: every holder leaves the value whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl App {
+    /// An authority over a store. Reads which certificates are live.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        ca: CaKeys,
+        bastion: Bastion,
+        certificates: CertificateSettings,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, AppError> {
+        let started = clock.now();
+        let live = store.live_certificates(started).await?;
+        Ok(Arc::new(Self {
+            store,
+            ca: Arc::new(ca),
+            bastion,
+            certificates,
+            clock,
+            entropy,
+            live: Mutex::new(live.into_iter().map(|record| (record.serial, record)).collect()),
+            sessions: Mutex::default(),
+            hub: Mutex::default(),
+            published: Mutex::default(),
+            heard: watch::Sender::new(0),
+            backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG)),
+            started,
+        }))
+    }
+
+    /// The latest durable directory.
+    #[must_use]
+    pub fn directory(&self) -> Arc<Directory> {
+        self.store.directory()
+    }
+
+    /// What people and nodes are told about where to connect.
+    #[must_use]
+    pub fn bastion(&self) -> &Bastion {
+        &self.bastion
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn record_of(&self, serial: Option<Serial>) -> Option<CertificateRecord> {
+        lock(&self.live).get(&serial?).cloned()
+    }
+
+    /// Looks at one snapshot, if the asker may.
+    ///
+    /// # Errors
+    /// The asker may not, or `look` says no.
+    pub fn view<T>(
+        &self,
+        asker: &Asker,
+        action: Action,
+        project: Option<&ProjectPath>,
+        look: impl FnOnce(&Directory, &Caller, &Grant) -> Result<T, Denial>,
+    ) -> Result<T, AppError> {
+        let directory = self.directory();
+        let now = self.now();
+        let caller = self.caller(&directory, asker, now)?;
+        let grant = authorize(&directory, &caller, action, project, now)?;
+        Ok(look(&directory, &caller, &grant)?)
+    }
+
+    fn caller(&self, directory: &Directory, asker: &Asker, now: Timestamp) -> Result<Caller, Denial> {
+        match asker {
+            Asker::Operator { uid } => Ok(Caller::Operator { uid: *uid }),
+            Asker::Account { credential, .. } => {
+                let record = self.record_of(credential.certificate);
+                let certificate = credential.certificate.map(|serial| (serial, record.as_ref()));
+                identify(directory, credential.account, credential.key, certificate, now).map(Caller::Account)
+            }
+        }
+    }
+
+    /// Decides on the writer, on the latest directory, and makes the answer durable together with its audit event.
+    /// A refusal is recorded too.
+    ///
+    /// # Errors
+    /// The asker may not, `decide` says no, or it could not be made durable.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        asker: &Asker,
+        action: Action,
+        project: Option<&ProjectPath>,
+        object: String,
+        decide: impl FnOnce(Ledger<'_>, &Caller, &Grant, Timestamp) -> Result<Decided<T>, Denial> + Send + 'static,
+    ) -> Result<(T, Version), AppError> {
+        let (app, asker, project) = (self.clone(), asker.clone(), project.cloned());
+        let slot = Arc::new(Mutex::new(None));
+        let filled = slot.clone();
+        let decision = move |ledger: Ledger<'_>| {
+            // The clock is read here, on the writer, so that no event is dated before the one it follows.
+            let now = app.now();
+            let actor_of_asker = app.actor(ledger.directory, &asker);
+            let event = |outcome, detail: String| Event {
+                at: now,
+                actor: actor_of_asker,
+                source: asker.source(),
+                connection: asker.connection(),
+                action: action.as_str().into(),
+                object,
+                outcome,
+                detail,
+            };
+            let decided = app.caller(ledger.directory, &asker, now).and_then(|caller| {
+                let grant = authorize(ledger.directory, &caller, action, project.as_ref(), now)?;
+                decide(ledger, &caller, &grant, now)
+            });
+            match decided {
+                Ok(Decided { mutations, certificate, detail, answer }) => {
+                    *lock(&filled) = Some(Ok(answer));
+                    Some(Change { mutations, certificate, events: vec![event(Outcome::Done, detail)] })
+                }
+                Err(denial) => {
+                    let detail = format!("{}: {}", denial.reason, denial.operator);
+                    *lock(&filled) = Some(Err(denial));
+                    Some(Change { events: vec![event(Outcome::Refused, detail)], ..Change::default() })
+                }
+            }
+        };
+        let version = self.store.transact(Box::new(decision)).await?;
+        let answer = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
+        Ok((answer, version.unwrap_or_else(|| self.directory().version())))
+    }
+
+    /// As the audit log has the asker, also when it is refused.
+    pub(super) fn actor(&self, directory: &Directory, asker: &Asker) -> Actor {
+        match asker {
+            Asker::Operator { uid } => Actor::Operator { uid: *uid },
+            Asker::Account { credential, .. } => match directory.account(credential.account) {
+                Some(account) => Actor::Account { id: account.id, email: account.email.clone(), key: credential.key },
+                None => Actor::Stranger { key: credential.key },
+            },
+        }
+    }
+
+    /// Appends to the audit log without letting anybody wait, unless thousands are waiting already. For decisions that
+    /// must still be possible when the disk is full.
+    pub(super) async fn note(self: &Arc<Self>, event: Event) {
+        let Ok(place) = self.backlog.clone().acquire_owned().await else { return };
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let summary = format!("{} {} {:?}: {}", event.action, event.object, event.outcome, event.detail);
+            let change = Change { events: vec![event], ..Change::default() };
+            if let Err(error) = store.transact(Box::new(move |_| Some(change))).await {
+                tracing::error!(%error, event = %summary, "an audit event could not be made durable");
+            }
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! The gateways and nodes that are connected, and what they have said. No I/O: events go into bounded queues.
+
+use super::protocol::Event;
+use crate::domain::{NodeId, PublicKey, Timestamp, Version};
+use std::{collections::BTreeMap, net::IpAddr};
+use tokio::sync::mpsc;
+
+/// Events that wait for a gateway that does not read; one more, and its stream is closed. It then reconnects, says
+/// what it has and gets what it lacks.
+const QUEUE: usize = 4096;
+
+/// A gateway whose event stream is open.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its host key.
+    pub host_key: PublicKey,
+    /// Since when.
+    pub since: Timestamp,
+    events: mpsc::Sender<Event>,
+    /// Which stream of this gateway it is: a former one that closes late must not close this one.
+    stream: u64,
+}
+
+/// What is known of a node since this authority started.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// The version that it has in force.
+    pub version: Option<Version>,
+    /// When it was first heard to have that version.
+    pub since: Timestamp,
+    /// Why it did not take the last one.
+    pub problem: Option<String>,
+    /// When it last said anything.
+    pub heard: Timestamp,
+    /// From where.
+    pub peer: Option<IpAddr>,
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub struct Hub {
+    gateways: BTreeMap<String, Gateway>,
+    nodes: BTreeMap<NodeId, NodeStatus>,
+    streams: u64,
+}
+
+impl Hub {
+    /// A gateway has opened its event stream; a former stream of the same name is closed.
+    pub fn connect(&mut self, name: &str, host_key: PublicKey, now: Timestamp) -> (u64, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(QUEUE);
+        self.streams += 1;
+        self.gateways.insert(name.to_owned(), Gateway { host_key, since: now, events, stream: self.streams });
+        (self.streams, receiver)
+    }
+
+    /// An event stream has ended. True if it was the gateway's current one.
+    pub fn disconnect(&mut self, name: &str, stream: u64) -> bool {
+        if self.gateways.get(name).is_some_and(|gateway| gateway.stream == stream) {
+            self.gateways.remove(name);
+            return true;
+        }
+        false
+    }
+
+    /// Tells one gateway; see [`Hub::broadcast`].
+    pub fn tell(&mut self, name: &str, event: Event) {
+        let full = self.gateways.get(name).is_some_and(|gateway| gateway.events.try_send(event).is_err());
+        if full {
+            tracing::warn!(gateway = %name, "the gateway does not take events; its stream is closed");
+            self.gateways.remove(name);
+        }
+    }
+
+    /// Tells every gateway. One that has stopped reading is dropped; it will come back and ask.
+    pub fn broadcast(&mut self, event: &Event) {
+        self.gateways.retain(|name, gateway| match gateway.events.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(gateway = %name, %error, "the gateway does not take events; its stream is closed");
+                false
+            }
+        });
+    }
+
+    /// The gateways, by name.
+    pub fn gateways(&self) -> impl Iterator<Item = (&String, &Gateway)> {
+        self.gateways.iter()
+    }
+
+    /// A node has said something.
+    pub fn heard(&mut self, node: NodeId, version: Option<Version>, peer: Option<IpAddr>, now: Timestamp) {
+        let status =
+            self.nodes.entry(node).or_insert(NodeStatus { version, since: now, problem: None, heard: now, peer });
+        if status.version != version {
+            status.version = version;
+            status.since = now;
+        }
+        status.heard = now;
+        if peer.is_some() {
+            status.peer = peer;
+        }
+    }
+
+    /// A node could not take a bundle, or could again.
+    pub fn problem(&mut self, node: NodeId, problem: Option<String>) {
+        if let Some(status) = self.nodes.get_mut(&node) {
+            status.problem = problem;
+        }
+    }
+
+    /// A node is no more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// What is known of a node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<&NodeStatus> {
+        self.nodes.get(&node)
+    }
+}

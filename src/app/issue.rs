@@ -1,0 +1,122 @@
+//! Certificates: decide, record, sign, hand out, in this order.
+
+use super::{
+    core::{App, Asker, Decided, lock},
+    error::AppError,
+};
+use crate::{
+    ca::{sign_host, sign_user},
+    domain::{CertificateRecord, Node, Serial, Timestamp},
+    policy::{Action, Caller, Denial, IssuePermit, IssueRequest, Reason, issue, issue_host},
+    store::Change,
+};
+use std::sync::{Arc, Mutex};
+
+/// A certificate, ready to be handed out.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// One line in OpenSSH's format, with the time of its end as comment (`certgate:SECONDS`).
+    pub text: String,
+    /// Its serial number.
+    pub serial: Serial,
+    /// Its principals.
+    pub principals: Vec<String>,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+impl App {
+    /// Issues a certificate for the account that asks. The record is durable before it is signed, so that a crash may
+    /// lose a certificate that nobody received, never the record of one that somebody has.
+    ///
+    /// # Errors
+    /// Refused, not durable, or not signed.
+    pub async fn issue(self: &Arc<Self>, asker: &Asker, request: IssueRequest) -> Result<Issued, AppError> {
+        let settings = self.certificates.clone();
+        let source = asker.source();
+        let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
+            let identity = caller.identity().ok_or_else(|| {
+                Denial::plain(
+                    Reason::Invalid,
+                    "certificates are for accounts: ask for one through the gateway, as 'ssh BASTION cert'",
+                )
+            })?;
+            let permit = issue(ledger.directory, identity, &request, &settings, ledger.next_serial, now)?;
+            let record = record(&permit, source, now);
+            let detail = format!(
+                "serial {} key {} until {} as {}",
+                record.serial,
+                record.key,
+                record.valid_before,
+                record.principals.join(" ")
+            );
+            Ok(Decided { mutations: vec![], certificate: Some(record.clone()), detail, answer: (permit, record) })
+        };
+        let object = "certificate".to_owned();
+        let ((permit, record), _) = self.change(asker, Action::CertificateIssue, None, object, decide).await?;
+        self.remember(record.clone());
+        let nonce = self.random()?;
+        let ca = self.ca.clone();
+        let signed = tokio::task::spawn_blocking(move || sign_user(&permit, ca.user.as_ref(), nonce)).await;
+        let line = signed.map_err(|_| AppError::Defect("signing panicked"))??;
+        let until = record.valid_before;
+        Ok(Issued {
+            text: format!("{} certgate:{}", line.trim_end(), until.secs()),
+            serial: record.serial,
+            principals: record.principals,
+            until,
+        })
+    }
+
+    fn remember(&self, record: CertificateRecord) {
+        let now = self.now();
+        let mut live = lock(&self.live);
+        // Amortized: the ended ones are dropped when the map would have to grow anyway.
+        if live.len() == live.capacity() {
+            live.retain(|_, record| record.valid_before > now);
+        }
+        live.insert(record.serial, record);
+    }
+
+    /// Makes a host certificate for a node, with an entry in the audit log.
+    pub(super) async fn host_certificate(self: &Arc<Self>, node: &Node) -> Result<String, AppError> {
+        let (app, node) = (self.clone(), node.clone());
+        let slot = Arc::new(Mutex::new(None));
+        let filled = slot.clone();
+        let decision = move |ledger: crate::store::Ledger<'_>| {
+            let now = app.now();
+            // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'. A host
+            // certificate ends with its node.
+            let decided = issue_host(ledger.directory, &node, &app.certificates, Serial(0), now);
+            let event = app.node_event(ledger.directory, &node, "host-certificate.issue", &decided, now);
+            *lock(&filled) = Some(decided);
+            Some(Change { events: vec![event], ..Change::default() })
+        };
+        self.store.transact(Box::new(decision)).await?;
+        let permit = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
+        let nonce = self.random()?;
+        let ca = self.ca.clone();
+        let signed = tokio::task::spawn_blocking(move || sign_host(&permit, ca.host.as_ref(), nonce)).await;
+        Ok(signed.map_err(|_| AppError::Defect("signing panicked"))??.trim_end().to_owned())
+    }
+
+    /// 32 random bytes.
+    pub(super) fn random(&self) -> Result<[u8; 32], AppError> {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn record(permit: &IssuePermit, source: String, now: Timestamp) -> CertificateRecord {
+    CertificateRecord {
+        serial: permit.serial,
+        account: permit.account,
+        key: permit.key.fingerprint(),
+        principals: permit.principals.iter().map(ToString::to_string).collect(),
+        valid_after: Timestamp::from_secs(permit.valid_after),
+        valid_before: Timestamp::from_secs(permit.valid_before),
+        source,
+        issued: now,
+    }
+}

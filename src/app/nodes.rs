@@ -1,0 +1,313 @@
+//! Nodes: tokens, joining, what they have, leaving.
+
+use super::{
+    core::{App, Asker, Decided, lock},
+    error::AppError,
+    protocol::{JoinAnswer, JoinRequest, Joined, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest},
+    token::TokenText,
+};
+use crate::{
+    audit::{Event, Outcome},
+    domain::{
+        Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, ProjectPath, Timestamp,
+        TokenHash, Ttl, Version,
+    },
+    policy::{Action, Denial, Reason},
+    store::{Change, Ledger},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// What a new node will be.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// Its name.
+    pub node: NodePath,
+    /// What it is for.
+    pub role: NodeRole,
+    /// Where the gateway dials it; if not set, the address that it joins from.
+    pub address: Option<IpAddr>,
+    /// The port of its sshd there.
+    pub port: u16,
+    /// How long the token works.
+    pub ttl: Ttl,
+}
+
+impl App {
+    /// The project that a node belongs to, so that the command can be authorized.
+    ///
+    /// # Errors
+    /// There is no such cluster (as far as the asker can know).
+    pub fn project_of_cluster(&self, path: &ClusterPath) -> Result<ProjectPath, AppError> {
+        let directory = self.directory();
+        let unknown = || Denial::not_found("cluster", path, format!("no cluster {path}"));
+        let cluster = directory.cluster_at(path).ok_or_else(unknown)?;
+        let project = directory.project(cluster.project).and_then(|project| directory.path_of_project(project));
+        Ok(project.ok_or_else(unknown)?)
+    }
+
+    /// Makes a token that lets one machine join as one node, once.
+    ///
+    /// # Errors
+    /// Refused, not durable, or no gateway is known that the machine could be sent to.
+    pub async fn create_token(self: &Arc<Self>, asker: &Asker, request: TokenRequest) -> Result<TokenText, AppError> {
+        let at = ClusterPath { cluster: request.node.cluster.clone(), org: request.node.org.clone() };
+        let project = self.authorized_project(asker, Action::NodeToken, &at)?;
+        let host_keys: Vec<_> = lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.fingerprint()).collect();
+        if host_keys.is_empty() {
+            return Err(Denial::plain(
+                Reason::Conflict,
+                "no gateway is connected, so the token could not say whom the node may trust; start one and try again",
+            )
+            .into());
+        }
+        let secret = self.random()?;
+        let text = TokenText {
+            gateways: vec![join_host_port(&self.bastion.host, self.bastion.port)],
+            host_keys,
+            node: request.node.clone(),
+            secret: URL_SAFE_NO_PAD.encode(secret),
+        };
+        let object = request.node.to_string();
+        self.change(asker, Action::NodeToken, Some(&project), object, move |ledger, _, _, now| {
+            let unknown = || Denial::not_found("cluster", &at, format!("no cluster {at}"));
+            let cluster = ledger.directory.cluster_at(&at).ok_or_else(unknown)?;
+            let token = JoinToken {
+                hash: TokenHash::of(&secret),
+                cluster: cluster.id,
+                node: request.node.node,
+                role: request.role,
+                address: request.address,
+                port: request.port,
+                expires: now.after(request.ttl.duration()),
+                used: None,
+            };
+            Ok(Decided::one(Mutation::TokenCreated(token), ()))
+        })
+        .await?;
+        Ok(text)
+    }
+
+    /// The project of a cluster, if the asker may do this there; otherwise the same answer as for no such cluster.
+    pub(super) fn authorized_project(
+        &self,
+        asker: &Asker,
+        action: Action,
+        at: &ClusterPath,
+    ) -> Result<ProjectPath, AppError> {
+        let project = self.project_of_cluster(at)?;
+        self.view(asker, action, Some(&project), |_, _, _| Ok(())).map_err(|error| match error {
+            // The project's name would tell a stranger that the cluster exists.
+            AppError::Denied(denial) if denial.reason == Reason::NotFound => {
+                Denial::not_found("cluster", at, denial.operator).into()
+            }
+            other => other,
+        })?;
+        Ok(project)
+    }
+
+    /// A machine that has proved a host key uses a token.
+    pub async fn join(self: &Arc<Self>, request: JoinRequest) -> JoinAnswer {
+        match self.try_join(&request).await {
+            Ok(joined) => JoinAnswer::Joined(Box::new(joined)),
+            Err(error) => {
+                tracing::warn!(connection = %request.connection, peer = %request.peer, node = %request.node, "join refused: {error}");
+                JoinAnswer::Refused { message: error.for_user() }
+            }
+        }
+    }
+
+    async fn try_join(self: &Arc<Self>, request: &JoinRequest) -> Result<Joined, AppError> {
+        let slot = Arc::new(Mutex::new(None));
+        let (app, asked, filled) = (self.clone(), request.clone(), slot.clone());
+        let decision = move |ledger: Ledger<'_>| {
+            let now = app.now();
+            let decided = decide_join(ledger.directory, &asked, now);
+            let (actor, outcome, detail, mutations) = match &decided {
+                Ok((hash, node)) => {
+                    let actor = Actor::Node { name: asked.node.to_string(), key: node.host_key.fingerprint() };
+                    let detail = format!("{} at {} port {}", node.role, node.address, node.port);
+                    let used = Mutation::TokenUsed { hash: *hash, at: now };
+                    (actor, Outcome::Done, detail, vec![used, Mutation::NodeEnrolled(node.clone())])
+                }
+                Err(denial) => {
+                    let detail = format!("{}: {}", denial.reason, denial.operator);
+                    (Actor::Stranger { key: asked.host_key.fingerprint() }, Outcome::Refused, detail, vec![])
+                }
+            };
+            let event = Event {
+                at: now,
+                actor,
+                source: asked.peer.to_string(),
+                connection: Some(asked.connection.clone()),
+                action: "node.join".into(),
+                object: asked.node.to_string(),
+                outcome,
+                detail,
+            };
+            *lock(&filled) = Some(decided);
+            Some(Change { mutations, certificate: None, events: vec![event] })
+        };
+        self.store.transact(Box::new(decision)).await?;
+        let (_, node) = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
+        let host_certificate = self.host_certificate(&node).await?;
+        let directory = self.directory();
+        let bundle = self.bundle(&directory, node.cluster).await.ok_or(AppError::Defect("no bundle could be made"))?;
+        Ok(Joined {
+            node: request.node.clone(),
+            node_id: node.id,
+            bundle_keys: vec![self.ca.bundle_key()],
+            bundle,
+            host_certificate,
+        })
+    }
+
+    /// A node says what it has, and gets what it lacks.
+    ///
+    /// # Errors
+    /// A host certificate could not be made; the node asks again.
+    pub async fn node_hello(self: &Arc<Self>, request: NodeHelloRequest) -> Result<NodeHelloAnswer, AppError> {
+        let directory = self.directory();
+        let Some(node) = current(&directory, &request.node) else { return Ok(NodeHelloAnswer::Refused) };
+        let now = self.now();
+        lock(&self.hub).heard(node.id, request.have, Some(request.peer), now);
+        self.heard.send_modify(|count| *count += 1);
+        // The version counts every change anywhere; what matters is the last one that touched this cluster.
+        let touched = lock(&self.published).get(&node.cluster).copied();
+        let bundle = match (request.have, touched) {
+            (Some(have), Some(touched)) if have >= touched => None,
+            _ => self.bundle(&directory, node.cluster).await,
+        };
+        let half = Duration::from_secs(u64::from(self.certificates.host_ttl.secs()) / 2);
+        let due = request.host_certificate_until.is_none_or(|until| Timestamp::from_secs(until) < now.after(half));
+        let host_certificate = if due { Some(self.host_certificate(node).await?) } else { None };
+        Ok(NodeHelloAnswer::Welcome { bundle, host_certificate })
+    }
+
+    /// A node has installed a bundle, or could not.
+    pub fn node_receipt(&self, request: NodeReceiptRequest) {
+        let directory = self.directory();
+        let Some(node) = current(&directory, &request.node) else { return };
+        if let Some(problem) = &request.problem {
+            // Quoted: it comes from a machine that may be anybody's by now.
+            let problem: String = problem.chars().take(500).collect();
+            tracing::warn!(node = %request.node.path, ?problem, "a node did not take its bundle");
+        }
+        let mut hub = lock(&self.hub);
+        hub.heard(node.id, request.version, None, self.now());
+        hub.problem(node.id, request.problem);
+        drop(hub);
+        self.heard.send_modify(|count| *count += 1);
+    }
+
+    /// Removes a node: nothing is opened to it any more, its agent is sent away.
+    ///
+    /// # Errors
+    /// Refused, or not durable.
+    pub async fn remove_node(self: &Arc<Self>, asker: &Asker, path: NodePath) -> Result<Version, AppError> {
+        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let project = self.authorized_project(asker, Action::NodeRemove, &at)?;
+        let object = path.to_string();
+        let (_, version) = self
+            .change(asker, Action::NodeRemove, Some(&project), object, move |ledger, _, _, now| {
+                let unknown = || Denial::not_found("node", &path, format!("no node {path}"));
+                let node = ledger.directory.node_at(&path).ok_or_else(unknown)?;
+                Ok(Decided::one(Mutation::NodeRemoved { node: node.id, at: now }, ()))
+            })
+            .await?;
+        Ok(version)
+    }
+
+    pub(super) fn node_event(
+        &self,
+        directory: &Directory,
+        node: &Node,
+        action: &str,
+        decided: &Result<crate::policy::HostPermit, Denial>,
+        now: Timestamp,
+    ) -> Event {
+        let name = directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default();
+        let (outcome, detail) = match decided {
+            Ok(permit) => (Outcome::Done, permit.to_string()),
+            Err(denial) => (Outcome::Refused, format!("{}: {}", denial.reason, denial.operator)),
+        };
+        Event {
+            at: now,
+            actor: Actor::Node { name: name.clone(), key: node.host_key.fingerprint() },
+            source: node.address.to_string(),
+            connection: None,
+            action: action.into(),
+            object: name,
+            outcome,
+            detail,
+        }
+    }
+}
+
+/// The node, if it is one still, and with that key.
+fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> Option<&'d Arc<Node>> {
+    directory.node(identity.node).filter(|node| node.host_key.fingerprint() == identity.key)
+}
+
+fn decide_join(directory: &Directory, request: &JoinRequest, now: Timestamp) -> Result<(TokenHash, Node), Denial> {
+    // One answer for every way in which a token can be wrong: whoever tries tokens learns nothing from it.
+    let refuse = |why: String| {
+        Denial::told(
+            Reason::Token,
+            why,
+            "the token is not valid: it may have been used or have expired, or be for another node; ask for a new one \
+             (node token)",
+        )
+    };
+    let secret = URL_SAFE_NO_PAD.decode(&request.secret).map_err(|_| refuse("not a token".into()))?;
+    let hash = TokenHash::of(&secret);
+    let token = directory.token(&hash).ok_or_else(|| refuse("an unknown token".into()))?;
+    if let Some(used) = token.used {
+        return Err(refuse(format!("the token was used at {used}")));
+    }
+    if now >= token.expires {
+        return Err(refuse(format!("the token expired at {}", token.expires)));
+    }
+    let cluster = directory.cluster(token.cluster).ok_or_else(|| refuse("the token's cluster was deleted".into()))?;
+    let path = directory.path_of_cluster(cluster).ok_or_else(|| refuse("the token's cluster has no path".into()))?;
+    let meant = NodePath { node: token.node.clone(), cluster: path.cluster, org: path.org };
+    if meant != request.node {
+        return Err(refuse(format!("the token is for {meant}, it was used for {}", request.node)));
+    }
+    let fingerprint = request.host_key.fingerprint();
+    let taken = "this host key is registered already; every machine needs a host key of its own (ssh-keygen -A after \
+                 removing the copied ones)";
+    if let Some(other) = directory
+        .node_with_key(&fingerprint)
+        .filter(|other| directory.node_at(&meant).is_none_or(|same_name| same_name.id != other.id))
+    {
+        return Err(Denial::told(
+            Reason::Conflict,
+            format!("{fingerprint} is the host key of node {}", other.id),
+            taken,
+        ));
+    }
+    if directory.key(&fingerprint).is_some() {
+        return Err(Denial::told(Reason::Conflict, format!("{fingerprint} is an account's key"), taken));
+    }
+    let node = Node {
+        id: NodeId(directory.counters().id),
+        cluster: token.cluster,
+        name: token.node.clone(),
+        role: token.role,
+        address: token.address.unwrap_or(request.peer),
+        port: token.port,
+        host_key: request.host_key.clone(),
+        enrolled: now,
+    };
+    Ok((hash, node))
+}
+
+/// `HOST:PORT`, with brackets around an IPv6 address.
+fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}

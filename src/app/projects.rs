@@ -1,0 +1,217 @@
+//! Projects and who is in them.
+
+use super::{
+    accounts::account_named,
+    core::{App, Asker, Decided},
+    error::AppError,
+};
+use crate::{
+    domain::{Departure, Directory, Email, Membership, Mutation, Project, ProjectId, ProjectPath, Role, Uid, Version},
+    policy::{Action, Caller, Denial, Reason},
+    store::Ledger,
+};
+use std::sync::Arc;
+
+impl App {
+    /// Creates a project. Its first admin is whoever creates it, or whom an operator names.
+    ///
+    /// # Errors
+    /// Refused, the name was used before, or not durable.
+    pub async fn create_project(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ProjectPath,
+        admin: Option<Email>,
+    ) -> Result<(), AppError> {
+        let object = path.to_string();
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, _: &_, now| {
+            let directory = ledger.directory;
+            let unknown = || Denial::not_found("organization", &path.org, format!("no organization {}", path.org));
+            let org = directory.org_named(&path.org).ok_or_else(unknown)?;
+            let account = match (caller.identity(), &admin) {
+                (None, None) => {
+                    return Err(Denial::plain(Reason::Invalid, "name the project's first admin: --admin EMAIL"));
+                }
+                (None, Some(email)) => account_with_key(directory, email)?,
+                (Some(_), Some(_)) => {
+                    let text = "--admin is for operators; who creates a project is its first admin";
+                    return Err(Denial::plain(Reason::OperatorsOnly, text));
+                }
+                // In another organization nobody learns which names are taken.
+                (Some(identity), None) if identity.account().org != org.id => return Err(unknown()),
+                (Some(identity), None) => identity.account().clone(),
+            };
+            if directory.project_name_taken(org.id, &path.project) {
+                let text = format!("{path} is or was a project; names are never given out twice");
+                return Err(Denial::plain(Reason::Conflict, text));
+            }
+            let counters = directory.counters();
+            let project = Project {
+                id: ProjectId(counters.id),
+                org: org.id,
+                name: path.project,
+                gid: counters.gid,
+                admins_gid: Uid(counters.gid.0 + 1),
+                created: now,
+            };
+            let membership = Membership {
+                project: project.id,
+                account: account.id,
+                role: Role::Admin,
+                since: now,
+                by: caller.actor(),
+            };
+            let detail = format!("first admin {}", account.email);
+            let mutations = vec![Mutation::ProjectCreated(project), Mutation::MemberAdded(membership)];
+            Ok(Decided { mutations, certificate: None, detail, answer: () })
+        };
+        self.change(asker, Action::ProjectCreate, None, object, decide).await?;
+        Ok(())
+    }
+
+    /// Deletes a project with its clusters, nodes and volumes. Its name and theirs stay taken.
+    ///
+    /// # Errors
+    /// Refused, or not durable.
+    pub async fn delete_project(self: &Arc<Self>, asker: &Asker, path: ProjectPath) -> Result<Version, AppError> {
+        let object = path.to_string();
+        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+            let project = grant.project()?.0.id;
+            Ok(Decided::one(Mutation::ProjectDeleted { project, at: now, by: caller.actor() }, ()))
+        };
+        Ok(self.change(asker, Action::ProjectDelete, Some(&path), object, decide).await?.1)
+    }
+
+    /// Adds a member.
+    ///
+    /// # Errors
+    /// Refused, no such account, no key, a member already, or not durable.
+    pub async fn add_member(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ProjectPath,
+        email: Email,
+        role: Role,
+    ) -> Result<Version, AppError> {
+        let object = format!("{path} {email}");
+        let at = path.clone();
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+            let project = grant.project()?.0.id;
+            let account = account_with_key(ledger.directory, &email)?;
+            if let Some(membership) = ledger.directory.membership(project, account.id) {
+                let text = format!(
+                    "{email} is in {at} already, as {}; to change that: member role {at} {email} ROLE",
+                    membership.role
+                );
+                return Err(Denial::plain(Reason::Conflict, text));
+            }
+            let membership = Membership { project, account: account.id, role, since: now, by: caller.actor() };
+            Ok(Decided {
+                mutations: vec![Mutation::MemberAdded(membership)],
+                certificate: None,
+                detail: format!("as {role}"),
+                answer: (),
+            })
+        };
+        Ok(self.change(asker, Action::MemberAdd, Some(&path), object, decide).await?.1)
+    }
+
+    /// Removes a member. When this returns nothing is issued or opened any more; what is open is being ended.
+    ///
+    /// # Errors
+    /// Refused, not a member, the last admin, or not durable.
+    pub async fn remove_member(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ProjectPath,
+        email: Email,
+        force: bool,
+    ) -> Result<Version, AppError> {
+        let object = format!("{path} {email}");
+        let at = path.clone();
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+            let project = grant.project()?.0.id;
+            let membership = member_named(ledger.directory, project, &at, &email)?;
+            keep_an_admin(ledger.directory, membership, &at, force && grant.operator())?;
+            let departure = Departure { project, account: membership.account, at: now, by: caller.actor() };
+            Ok(Decided {
+                mutations: vec![Mutation::MemberRemoved(departure)],
+                certificate: None,
+                detail: format!("was {}", membership.role),
+                answer: (),
+            })
+        };
+        Ok(self.change(asker, Action::MemberRemove, Some(&path), object, decide).await?.1)
+    }
+
+    /// Gives a member another role.
+    ///
+    /// # Errors
+    /// Refused, not a member, that role already, the last admin, or not durable.
+    pub async fn set_role(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ProjectPath,
+        email: Email,
+        role: Role,
+        force: bool,
+    ) -> Result<Version, AppError> {
+        let object = format!("{path} {email}");
+        let at = path.clone();
+        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &crate::policy::Grant, _| {
+            let project = grant.project()?.0.id;
+            let membership = member_named(ledger.directory, project, &at, &email)?;
+            if membership.role == role {
+                return Err(Denial::plain(Reason::Conflict, format!("{email} is {role} of {at} already")));
+            }
+            keep_an_admin(ledger.directory, membership, &at, force && grant.operator())?;
+            let mutation = Mutation::RoleSet { project, account: membership.account, role };
+            let detail = format!("from {} to {role}", membership.role);
+            Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: () })
+        };
+        Ok(self.change(asker, Action::MemberRole, Some(&path), object, decide).await?.1)
+    }
+}
+
+/// An account that can be added: it must exist and have a key, and the error says which of the two is missing.
+fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<crate::domain::Account>, Denial> {
+    let account = account_named(directory, email)?;
+    if directory.keys_of(account.id).next().is_none() {
+        let text = format!(
+            "{email} has an account but no SSH key; an operator can add one: key add --account {email} < KEY.pub"
+        );
+        return Err(Denial::plain(Reason::Invalid, text));
+    }
+    Ok(account.clone())
+}
+
+fn member_named<'d>(
+    directory: &'d Directory,
+    project: ProjectId,
+    path: &ProjectPath,
+    email: &Email,
+) -> Result<&'d Arc<Membership>, Denial> {
+    directory.account_with_email(email).and_then(|account| directory.membership(project, account.id)).ok_or_else(|| {
+        Denial::plain(Reason::NotFound, format!("{email} is not in {path}; 'member list {path}' shows who is"))
+    })
+}
+
+fn keep_an_admin(
+    directory: &Directory,
+    membership: &Membership,
+    path: &ProjectPath,
+    forced: bool,
+) -> Result<(), Denial> {
+    let is_admin = |membership: &Membership| membership.role == Role::Admin;
+    let others = directory
+        .members_of(membership.project)
+        .any(|(account, other)| account.id != membership.account && is_admin(other));
+    if !is_admin(membership) || others || forced {
+        return Ok(());
+    }
+    let text = format!(
+        "that is the last admin of {path}, and a project keeps at least one; make somebody else admin first: member \
+         role {path} EMAIL admin"
+    );
+    Err(Denial::plain(Reason::Conflict, text))
+}

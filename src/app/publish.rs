@@ -1,0 +1,86 @@
+//! How a change travels: every commit is looked at once, in order. Sessions whose permit no longer holds are ended,
+//! the bundles of the clusters concerned are made anew, nodes that are no more are sent away.
+
+use super::{
+    core::{App, lock},
+    protocol::Event,
+};
+use crate::{
+    bundle::SignedBundle,
+    domain::{ClusterId, Directory},
+    policy::bundle_for,
+    store::Commit,
+};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+impl App {
+    /// Runs until the store is closed. Commits that have gathered are taken together: what counts is the latest
+    /// directory, and everything that any of them touched.
+    pub async fn publish(self: Arc<Self>, mut commits: mpsc::UnboundedReceiver<Commit>) {
+        while let Some(Commit { mut directory, mut touched }) = commits.recv().await {
+            while let Ok(next) = commits.try_recv() {
+                directory = next.directory;
+                touched.extend(next.touched);
+            }
+            let now = self.now();
+            let concerned = lock(&self.sessions).concerned(&touched.accounts, &touched.nodes);
+            let mut ended = Vec::new();
+            for session in concerned {
+                if let Err(denial) = self.stays(&directory, &session.credential, session.node, now) {
+                    let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
+                    lock(&self.hub).broadcast(&event);
+                    lock(&self.sessions).remove(&session.id);
+                    ended.push((session, denial));
+                }
+            }
+            for node in touched.nodes.iter().filter(|node| directory.node(**node).is_none()) {
+                let mut hub = lock(&self.hub);
+                hub.forget(*node);
+                hub.broadcast(&Event::NodeGone { node: *node });
+            }
+            for cluster in touched.clusters {
+                self.publish_bundle(&directory, cluster).await;
+            }
+            // Last: what is written down about it must not delay it.
+            for (session, denial) in ended {
+                let detail = format!("session {} ended: {}", session.id, denial.operator);
+                self.note_session(&session, "session.end", detail, now).await;
+            }
+        }
+    }
+
+    async fn publish_bundle(&self, directory: &Arc<Directory>, cluster: ClusterId) {
+        let Some(path) = directory.cluster(cluster).and_then(|cluster| directory.path_of_cluster(cluster)) else {
+            return;
+        };
+        match self.bundle(directory, cluster).await {
+            Some(bundle) => {
+                let version = directory.version();
+                lock(&self.published).insert(cluster, version);
+                lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle });
+            }
+            None => tracing::error!(cluster = %path, "the bundle could not be made; nodes keep the last one"),
+        }
+    }
+
+    /// The signed bundle of a cluster. Made beside the async threads: 100,000 logins take a while to encode.
+    pub(super) async fn bundle(&self, directory: &Arc<Directory>, cluster: ClusterId) -> Option<SignedBundle> {
+        let (directory, ca, now) = (directory.clone(), self.ca.clone(), self.now());
+        let version = directory.version();
+        let made = tokio::task::spawn_blocking(move || {
+            let bundle = bundle_for(&directory, cluster, &ca.public(), now)?;
+            match SignedBundle::sign(&bundle, &ca.bundle) {
+                Ok(signed) => Some(signed),
+                Err(error) => {
+                    tracing::error!(cluster = %bundle.cluster, %error, "the bundle could not be signed");
+                    None
+                }
+            }
+        });
+        let signed = made.await.ok().flatten()?;
+        // Whoever has this version has everything up to it.
+        lock(&self.published).entry(cluster).or_insert(version);
+        Some(signed)
+    }
+}

@@ -1,0 +1,53 @@
+//! Which nodes have confirmed that they refuse whom they should.
+
+use super::core::{App, lock};
+use crate::domain::{NodeId, ProjectPath, Timestamp, Version};
+use serde::Serialize;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// What a node has confirmed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Receipt {
+    /// `NODE.CLUSTER.ORG`.
+    pub node: String,
+    /// When the authority heard that the version is in force there.
+    pub confirmed: Option<Timestamp>,
+}
+
+impl App {
+    /// Waits until every node of a project has confirmed a version, or the time is up; says which have.
+    pub async fn wait_for_receipts(
+        self: &Arc<Self>,
+        project: &ProjectPath,
+        version: Version,
+        limit: Duration,
+    ) -> Vec<Receipt> {
+        let directory = self.directory();
+        let nodes: BTreeMap<NodeId, String> = directory
+            .project_at(project)
+            .into_iter()
+            .flat_map(|project| directory.clusters_of(project.id))
+            .flat_map(|cluster| directory.nodes_of(cluster.id))
+            .filter_map(|node| Some((node.id, directory.path_of_node(node)?.to_string())))
+            .collect();
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut heard = self.heard.subscribe();
+        loop {
+            heard.borrow_and_update();
+            let receipts = self.receipts(&nodes, version);
+            if receipts.iter().all(|receipt| receipt.confirmed.is_some()) {
+                return receipts;
+            }
+            match tokio::time::timeout_at(deadline, heard.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return receipts,
+            }
+        }
+    }
+
+    fn receipts(&self, nodes: &BTreeMap<NodeId, String>, version: Version) -> Vec<Receipt> {
+        let hub = lock(&self.hub);
+        let confirmed = |node: &NodeId| hub.node(*node).filter(|s| s.version >= Some(version)).map(|s| s.since);
+        nodes.iter().map(|(id, node)| Receipt { node: node.clone(), confirmed: confirmed(id) }).collect()
+    }
+}

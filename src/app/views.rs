@@ -1,0 +1,602 @@
+//! What can be looked at: one snapshot, shaped for people and programs. The field names are those of `--json`, stable.
+
+use super::{
+    accounts::subject,
+    core::{App, Asker, Bastion, lock},
+    error::AppError,
+};
+use crate::{
+    audit::{ChainError, Entry, Head, chain::verify},
+    domain::{
+        Account, ClusterPath, Directory, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName,
+        Version,
+    },
+    policy::{Action, CaPublicKeys, Caller},
+    store::AuditQuery,
+};
+use serde::Serialize;
+use std::{net::IpAddr, sync::Arc};
+
+/// Who one is.
+#[derive(Clone, Debug, Serialize)]
+pub struct WhoamiView {
+    /// The account.
+    pub email: Email,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// The key that authenticated.
+    pub key: Fingerprint,
+    /// The certificate that authenticated, if one did.
+    pub certificate: Option<Serial>,
+    /// The projects that it is in.
+    pub projects: Vec<ProjectView>,
+    /// Every cluster of those.
+    pub clusters: Vec<ClusterView>,
+}
+
+/// A project.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectView {
+    /// `ORG/PROJECT`.
+    pub project: ProjectPath,
+    /// The asker's role in it.
+    pub role: Option<String>,
+    /// How many are in it.
+    pub members: usize,
+    /// How many clusters it has.
+    pub clusters: usize,
+    /// How many volumes it has.
+    pub volumes: usize,
+    /// Since when.
+    pub created: Timestamp,
+}
+
+/// A member of a project.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberView {
+    /// The account.
+    pub email: Email,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its role.
+    pub role: String,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClusterView {
+    /// `CLUSTER.ORG`.
+    pub cluster: ClusterPath,
+    /// Its project.
+    pub project: ProjectPath,
+    /// What runs on it.
+    pub kind: String,
+    /// The asker's role in its project.
+    pub role: Option<String>,
+    /// How many nodes have joined.
+    pub nodes: usize,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeView {
+    /// Its name.
+    pub volume: String,
+    /// Its project.
+    pub project: ProjectPath,
+    /// Since when.
+    pub created: Timestamp,
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeView {
+    /// `NODE.CLUSTER.ORG`.
+    pub node: String,
+    /// What it is for.
+    pub role: String,
+    /// Where the gateway dials it.
+    pub address: String,
+    /// Its host key.
+    pub host_key: Fingerprint,
+    /// The version in force there, as it last said.
+    pub version: Option<Version>,
+    /// The version that it should have.
+    pub wanted: Option<Version>,
+    /// When it last said anything, since this authority started.
+    pub heard: Option<Timestamp>,
+    /// Why it did not take the last bundle.
+    pub problem: Option<String>,
+}
+
+/// A key.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyView {
+    /// Its algorithm.
+    pub algorithm: String,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Since when.
+    pub added: Timestamp,
+    /// Whether it is the one that authenticated.
+    pub current: bool,
+}
+
+/// A live certificate.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateView {
+    /// Its serial number.
+    pub serial: Serial,
+    /// Whose it is.
+    pub account: String,
+    /// The key that it certifies.
+    pub key: Fingerprint,
+    /// Its principals.
+    pub principals: Vec<String>,
+    /// From where it was asked for.
+    pub source: String,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Whether it is revoked.
+    pub revoked: bool,
+}
+
+/// An open forward.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionView {
+    /// Its name.
+    pub session: String,
+    /// Whose it is.
+    pub account: String,
+    /// Where it goes.
+    pub node: String,
+    /// From where.
+    pub peer: IpAddr,
+    /// The gateway that it goes through.
+    pub gateway: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The certificate that the connection came with.
+    pub certificate: Option<Serial>,
+}
+
+/// An account.
+#[derive(Clone, Debug, Serialize)]
+pub struct UserView {
+    /// Its email.
+    pub email: Email,
+    /// Its organization.
+    pub org: String,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// How many keys it has.
+    pub keys: usize,
+    /// How many projects it is in.
+    pub projects: usize,
+}
+
+/// A gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct GatewayView {
+    /// Its name.
+    pub gateway: String,
+    /// Its host key.
+    pub host_key: Fingerprint,
+    /// Since when its event stream is open.
+    pub since: Timestamp,
+}
+
+/// How the authority is.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusView {
+    /// The program's version.
+    pub program: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// The directory's version.
+    pub version: Version,
+    /// Accounts in the directory.
+    pub accounts: usize,
+    /// Projects in the directory.
+    pub projects: usize,
+    /// Forwards that are open.
+    pub sessions: usize,
+    /// Certificates that have not ended.
+    pub certificates: usize,
+    /// The gateways that are connected.
+    pub gateways: Vec<GatewayView>,
+    /// Every node, those that are behind or silent first.
+    pub nodes: Vec<NodeView>,
+}
+
+/// The audit log, as far as it was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditView {
+    /// In order.
+    pub entries: Vec<Entry>,
+}
+
+/// What a client has to know to be asked nothing about host keys.
+#[derive(Clone, Debug)]
+pub struct KnownHosts {
+    /// The bastion.
+    pub bastion: Bastion,
+    /// Host keys of the gateways that are connected.
+    pub gateways: Vec<PublicKey>,
+    /// The CA of host certificates.
+    pub host_ca: PublicKey,
+    /// The clusters that it is for.
+    pub clusters: Vec<ClusterPath>,
+    /// The account that it is for; none for an operator, who gets all clusters.
+    pub account: Option<Arc<Account>>,
+    /// The key that the account authenticated with.
+    pub key: Option<PublicKey>,
+}
+
+impl App {
+    /// Who the asker is.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn whoami(&self, asker: &Asker) -> Result<Option<WhoamiView>, AppError> {
+        self.view(asker, Action::Whoami, None, |directory, caller, _| {
+            Ok(caller.identity().map(|identity| WhoamiView {
+                email: identity.account().email.clone(),
+                user: identity.account().user.clone(),
+                uid: identity.account().uid.0,
+                key: identity.key(),
+                certificate: identity.certificate(),
+                projects: projects(directory, caller),
+                clusters: clusters(directory, caller),
+            }))
+        })
+    }
+
+    /// The asker's projects; all of them for an operator.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn projects(&self, asker: &Asker) -> Result<Vec<ProjectView>, AppError> {
+        self.view(asker, Action::ProjectList, None, |directory, caller, _| Ok(projects(directory, caller)))
+    }
+
+    /// One project.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn project(&self, asker: &Asker, path: &ProjectPath) -> Result<ProjectView, AppError> {
+        self.view(asker, Action::ProjectShow, Some(path), |directory, caller, grant| {
+            let (project, path) = grant.project()?;
+            Ok(project_view(directory, caller, project, path.clone()))
+        })
+    }
+
+    /// The members of a project.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn members(&self, asker: &Asker, path: &ProjectPath) -> Result<Vec<MemberView>, AppError> {
+        self.view(asker, Action::MemberList, Some(path), |directory, _, grant| {
+            let members = directory.members_of(grant.project()?.0.id);
+            Ok(members
+                .map(|(account, membership)| MemberView {
+                    email: account.email.clone(),
+                    user: account.user.clone(),
+                    role: membership.role.to_string(),
+                    state: account.state.to_string(),
+                    since: membership.since,
+                    by: membership.by.to_string(),
+                })
+                .collect())
+        })
+    }
+
+    /// The clusters of all the asker's projects; all of them for an operator.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn clusters(&self, asker: &Asker) -> Result<Vec<ClusterView>, AppError> {
+        self.view(asker, Action::ClusterList, None, |directory, caller, _| Ok(clusters(directory, caller)))
+    }
+
+    /// The volumes of all the asker's projects; all of them for an operator.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn volumes(&self, asker: &Asker) -> Result<Vec<VolumeView>, AppError> {
+        self.view(asker, Action::VolumeList, None, |directory, caller, _| {
+            let views = projects(directory, caller).into_iter().filter_map(|view| {
+                let project = directory.project_at(&view.project)?;
+                let volumes = directory.volumes_of(project.id).map(|volume| VolumeView {
+                    volume: volume.name.to_string(),
+                    project: view.project.clone(),
+                    created: volume.created,
+                });
+                Some(volumes.collect::<Vec<_>>())
+            });
+            Ok(views.flatten().collect())
+        })
+    }
+
+    /// The nodes of a cluster.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn nodes(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<NodeView>, AppError> {
+        let project = self.authorized_project(asker, Action::NodeList, path)?;
+        self.view(asker, Action::NodeList, Some(&project), |directory, _, _| {
+            let Some(cluster) = directory.cluster_at(path) else { return Ok(Vec::new()) };
+            Ok(directory.nodes_of(cluster.id).map(|node| self.node_view(directory, node)).collect())
+        })
+    }
+
+    fn node_view(&self, directory: &Directory, node: &crate::domain::Node) -> NodeView {
+        let status = lock(&self.hub).node(node.id).cloned();
+        NodeView {
+            node: directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default(),
+            role: node.role.to_string(),
+            address: std::net::SocketAddr::new(node.address, node.port).to_string(),
+            host_key: node.host_key.fingerprint(),
+            version: status.as_ref().and_then(|status| status.version),
+            wanted: lock(&self.published).get(&node.cluster).copied(),
+            heard: status.as_ref().map(|status| status.heard),
+            problem: status.and_then(|status| status.problem),
+        }
+    }
+
+    /// The keys of an account: the asker's own, or `email`'s for an operator.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn keys(&self, asker: &Asker, email: Option<&Email>) -> Result<Vec<KeyView>, AppError> {
+        self.view(asker, Action::KeyList, None, |directory, caller, _| {
+            let account = subject(directory, caller, email)?;
+            let current = caller.identity().map(crate::policy::Identity::key);
+            let keys = directory.keys_of(account.id).map(|entry| KeyView {
+                algorithm: entry.key.algorithm(),
+                fingerprint: entry.key.fingerprint(),
+                added: entry.added,
+                current: current == Some(entry.key.fingerprint()),
+            });
+            Ok(keys.collect())
+        })
+    }
+
+    /// The live certificates: one's own, or all as operator.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn certificates(&self, asker: &Asker) -> Result<Vec<CertificateView>, AppError> {
+        let directory = self.directory();
+        let views = self.live_certificates(asker)?.into_iter().map(|record| CertificateView {
+            serial: record.serial,
+            account: directory.account(record.account).map(|a| a.email.to_string()).unwrap_or_default(),
+            key: record.key,
+            principals: record.principals,
+            source: record.source,
+            until: record.valid_before,
+            revoked: directory.denied_serial(record.serial).is_some(),
+        });
+        Ok(views.collect())
+    }
+
+    /// The open sessions: one's own, or all as operator; the oldest first.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn sessions(&self, asker: &Asker) -> Result<Vec<SessionView>, AppError> {
+        self.view(asker, Action::SessionList, None, |directory, caller, _| {
+            let own = caller.identity().map(|identity| identity.account().id);
+            let sessions = lock(&self.sessions);
+            let mut views: Vec<_> = sessions
+                .iter()
+                .filter(|session| own.is_none_or(|own| own == session.credential.account))
+                .map(|session| SessionView {
+                    session: session.id.to_string(),
+                    account: directory
+                        .account(session.credential.account)
+                        .map(|account| account.email.to_string())
+                        .unwrap_or_default(),
+                    node: session.path.to_string(),
+                    peer: session.peer,
+                    gateway: session.gateway.clone(),
+                    since: session.since,
+                    certificate: session.credential.certificate,
+                })
+                .collect();
+            views.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
+            Ok(views)
+        })
+    }
+
+    /// How many sessions somebody has to the clusters of a project: what a removal will end.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn sessions_in_project(&self, asker: &Asker, path: &ProjectPath, email: &Email) -> Result<usize, AppError> {
+        self.view(asker, Action::MemberRemove, Some(path), |directory, _, _| {
+            let Some(account) = directory.account_with_email(email) else { return Ok(0) };
+            let sessions = lock(&self.sessions);
+            Ok(sessions.iter().filter(|s| s.credential.account == account.id && s.project == *path).count())
+        })
+    }
+
+    /// Every organization.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn orgs(&self, asker: &Asker) -> Result<Vec<Arc<crate::domain::Org>>, AppError> {
+        self.view(asker, Action::OrgList, None, |directory, _, _| Ok(directory.orgs().cloned().collect()))
+    }
+
+    /// Every account.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn users(&self, asker: &Asker) -> Result<Vec<UserView>, AppError> {
+        self.view(asker, Action::UserList, None, |directory, _, _| {
+            let users = directory.accounts().map(|account| UserView {
+                email: account.email.clone(),
+                org: directory.org(account.org).map(|org| org.name.to_string()).unwrap_or_default(),
+                user: account.user.clone(),
+                uid: account.uid.0,
+                state: account.state.to_string(),
+                keys: directory.keys_of(account.id).count(),
+                projects: directory.projects_of(account.id).count(),
+            });
+            Ok(users.collect())
+        })
+    }
+
+    /// The public halves of the CA keys.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn ca_keys(&self, asker: &Asker) -> Result<CaPublicKeys, AppError> {
+        self.view(asker, Action::CaShow, None, |_, _, _| Ok(self.ca.public()))
+    }
+
+    /// How the authority is.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn status(&self, asker: &Asker) -> Result<StatusView, AppError> {
+        let now = self.now();
+        self.view(asker, Action::Status, None, |directory, _, _| {
+            let mut nodes: Vec<_> = directory
+                .clusters()
+                .flat_map(|cluster| directory.nodes_of(cluster.id))
+                .map(|node| self.node_view(directory, node))
+                .collect();
+            nodes.sort_by_key(|node| (node.heard.is_some() && node.version >= node.wanted, node.node.clone()));
+            let gateways = lock(&self.hub)
+                .gateways()
+                .map(|(name, gateway)| GatewayView {
+                    gateway: name.clone(),
+                    host_key: gateway.host_key.fingerprint(),
+                    since: gateway.since,
+                })
+                .collect();
+            Ok(StatusView {
+                program: env!("CARGO_PKG_VERSION").into(),
+                started: self.started,
+                version: directory.version(),
+                accounts: directory.accounts().count(),
+                projects: directory.projects().count(),
+                sessions: lock(&self.sessions).iter().count(),
+                certificates: lock(&self.live).values().filter(|record| record.valid_before > now).count(),
+                gateways,
+                nodes,
+            })
+        })
+    }
+
+    /// The end of the audit log.
+    ///
+    /// # Errors
+    /// Refused, or the store cannot be read.
+    pub async fn audit(&self, asker: &Asker, limit: usize) -> Result<AuditView, AppError> {
+        self.view(asker, Action::AuditList, None, |_, _, _| Ok(()))?;
+        let entries = self.store.audit(AuditQuery { after: 0, limit, latest: true }).await?;
+        Ok(AuditView { entries })
+    }
+
+    /// Reads the whole audit log and checks its chain; returns the number of entries.
+    ///
+    /// # Errors
+    /// Refused, or the store cannot be read. The inner error names the first entry that does not fit.
+    pub async fn verify_audit(&self, asker: &Asker) -> Result<Result<u64, ChainError>, AppError> {
+        const PAGE: usize = 10_000;
+        self.view(asker, Action::AuditVerify, None, |_, _, _| Ok(()))?;
+        let mut head = Head::EMPTY;
+        loop {
+            let page = self.store.audit(AuditQuery { after: head.seq, limit: PAGE, latest: false }).await?;
+            head = match verify(head, &page) {
+                Ok(head) => head,
+                Err(error) => return Ok(Err(error)),
+            };
+            if page.len() < PAGE {
+                return Ok(Ok(head.seq));
+            }
+        }
+    }
+
+    /// What a client has to know.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn known_hosts(&self, asker: &Asker) -> Result<KnownHosts, AppError> {
+        self.view(asker, Action::Config, None, |directory, caller, _| {
+            let identity = caller.identity();
+            Ok(KnownHosts {
+                bastion: self.bastion.clone(),
+                gateways: lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.clone()).collect(),
+                host_ca: self.ca.host.public_key().clone(),
+                clusters: clusters(directory, caller).into_iter().map(|view| view.cluster).collect(),
+                account: identity.map(|identity| identity.account().clone()),
+                key: identity.and_then(|identity| directory.key(&identity.key())).map(|entry| entry.key.clone()),
+            })
+        })
+    }
+}
+
+fn projects(directory: &Directory, caller: &Caller) -> Vec<ProjectView> {
+    let visible: Vec<_> = match caller.identity() {
+        None => directory.projects().collect(),
+        Some(identity) => directory.projects_of(identity.account().id).map(|(project, _)| project).collect(),
+    };
+    let views = visible
+        .into_iter()
+        .filter_map(|project| Some(project_view(directory, caller, project, directory.path_of_project(project)?)));
+    views.collect()
+}
+
+fn project_view(
+    directory: &Directory,
+    caller: &Caller,
+    project: &crate::domain::Project,
+    path: ProjectPath,
+) -> ProjectView {
+    ProjectView {
+        project: path,
+        role: role(directory, caller, project.id),
+        members: directory.members_of(project.id).count(),
+        clusters: directory.clusters_of(project.id).count(),
+        volumes: directory.volumes_of(project.id).count(),
+        created: project.created,
+    }
+}
+
+fn role(directory: &Directory, caller: &Caller, project: crate::domain::ProjectId) -> Option<String> {
+    let account = caller.identity()?.account().id;
+    directory.membership(project, account).map(|membership| membership.role.to_string())
+}
+
+fn clusters(directory: &Directory, caller: &Caller) -> Vec<ClusterView> {
+    let views = projects(directory, caller).into_iter().filter_map(|view| {
+        let project = directory.project_at(&view.project)?;
+        let clusters = directory.clusters_of(project.id).filter_map(|cluster| {
+            Some(ClusterView {
+                cluster: directory.path_of_cluster(cluster)?,
+                project: view.project.clone(),
+                kind: cluster.kind.to_string(),
+                role: view.role.clone(),
+                nodes: directory.nodes_of(cluster.id).count(),
+            })
+        });
+        Some(clusters.collect::<Vec<_>>())
+    });
+    views.flatten().collect()
+}

@@ -1,0 +1,204 @@
+//! Where CA keys come from: files in the state directory, today.
+
+use crate::{bundle::BundleKey, domain::PublicKey, policy::CaPublicKeys};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rustix::fs::{Mode, OFlags};
+use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair, public::KeyData};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// A key that signs certificates. A trait, so that a key can live in an HSM.
+pub trait Signer: Send + Sync + 'static {
+    /// Its public half.
+    fn public_key(&self) -> &PublicKey;
+
+    /// An SSH signature (RFC 8709 for ed25519) over what a certificate says.
+    ///
+    /// # Errors
+    /// The key source failed.
+    fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error>;
+}
+
+/// Why the CA keys cannot be used.
+#[derive(Debug, Error)]
+pub enum KeyFileError {
+    /// A key is gone though the directory is there: making another would be a new CA over an old one.
+    #[error(
+        "{path} is missing, but {beside} exists. A new CA is never made over an old directory. Restore the file from \
+         a backup, or begin again with an empty state directory"
+    )]
+    Missing {
+        /// The key file.
+        path: PathBuf,
+        /// What shows that it must have been there.
+        beside: PathBuf,
+    },
+    /// Others can read it, or it is not a plain file of ours.
+    #[error("{path}: {what}. It was not read. {next}")]
+    Unsafe {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// It is not a key.
+    #[error("{path} is not an unencrypted OpenSSH ed25519 private key: {what}. Restore it from a backup")]
+    Format {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The key file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The keys of an authority.
+pub struct CaKeys {
+    /// Signs user certificates.
+    pub user: Box<dyn Signer>,
+    /// Signs host certificates.
+    pub host: Box<dyn Signer>,
+    /// Signs bundles.
+    pub bundle: SigningKey,
+}
+
+const USER_CA: &str = "user_ca";
+const HOST_CA: &str = "host_ca";
+const BUNDLE_KEY: &str = "bundle_key";
+
+impl CaKeys {
+    /// Whether there is any key in a state directory.
+    #[must_use]
+    pub fn present(dir: &Path) -> bool {
+        [USER_CA, HOST_CA, BUNDLE_KEY].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Makes the keys of a new authority. Only for a state directory that has never been used: see [`CaKeys::load`].
+    ///
+    /// # Errors
+    /// A key cannot be written.
+    pub fn make(dir: &Path) -> Result<(), KeyFileError> {
+        [USER_CA, HOST_CA, BUNDLE_KEY].iter().try_for_each(|name| make(&dir.join(name), name))
+    }
+
+    /// Reads the keys of a state directory. A key that is not there is never made: `database` shows that there was an
+    /// authority, and a new CA over its directory would lock everybody out, or in.
+    ///
+    /// # Errors
+    /// A key is missing, unsafe or damaged.
+    pub fn load(dir: &Path, database: &Path) -> Result<Self, KeyFileError> {
+        let load = |name: &str| read(&dir.join(name), database);
+        Ok(Self {
+            user: Box::new(FileSigner::new(load(USER_CA)?)?),
+            host: Box::new(FileSigner::new(load(HOST_CA)?)?),
+            bundle: load(BUNDLE_KEY)?,
+        })
+    }
+
+    /// The public halves of the CA keys.
+    #[must_use]
+    pub fn public(&self) -> CaPublicKeys {
+        CaPublicKeys { user: self.user.public_key().clone(), host: self.host.public_key().clone() }
+    }
+
+    /// The public half of the bundle key.
+    #[must_use]
+    pub fn bundle_key(&self) -> BundleKey {
+        BundleKey::from(&self.bundle)
+    }
+}
+
+/// A key in memory, expanded once: ed25519-dalek signs so in half of the time that ssh-key's `PrivateKey` takes.
+struct FileSigner {
+    key: SigningKey,
+    public: PublicKey,
+}
+
+impl FileSigner {
+    fn new(key: SigningKey) -> Result<Self, KeyFileError> {
+        let data = KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(key.verifying_key().to_bytes()));
+        let public = PublicKey::from_key_data(&data)
+            .map_err(|e| KeyFileError::Format { path: PathBuf::new(), what: e.to_string() })?;
+        Ok(Self { key, public })
+    }
+}
+
+impl Signer for FileSigner {
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error> {
+        let bytes = self.key.try_sign(message)?.to_bytes();
+        ssh_key::Signature::new(Algorithm::Ed25519, bytes.to_vec()).map_err(signature::Error::from_source)
+    }
+}
+
+fn make(path: &Path, comment: &str) -> Result<(), KeyFileError> {
+    let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|e| io(std::io::Error::other(e)))?;
+    let pair = Ed25519Keypair::from_seed(&seed);
+    let text = PrivateKey::new(pair.into(), comment)
+        .and_then(|key| key.to_openssh(LineEnding::LF))
+        .map_err(|e| KeyFileError::Format { path: path.to_owned(), what: e.to_string() })?;
+    // Whole or not at all: written beside, synced, then renamed; `create_new`, so that nothing is written over.
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    std::fs::rename(&beside, path).map_err(io)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
+fn read(path: &Path, evidence: &Path) -> Result<SigningKey, KeyFileError> {
+    let io = |source: std::io::Error| KeyFileError::Io { path: path.to_owned(), source };
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    let file = match opened {
+        Ok(descriptor) => File::from(descriptor),
+        Err(rustix::io::Errno::NOENT) => {
+            return Err(KeyFileError::Missing { path: path.to_owned(), beside: evidence.to_owned() });
+        }
+        Err(rustix::io::Errno::LOOP) => return Err(refuse(path, "it is a symbolic link", "Put the file itself there")),
+        Err(errno) => return Err(io(errno.into())),
+    };
+    // The descriptor is checked, not the path: what was looked at is what is read.
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(refuse(path, "it is not a regular file", "Restore it from a backup"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        let what = format!("its mode is {:04o}, others can get at it", metadata.mode() & 0o7777);
+        return Err(refuse(path, what, "If nobody has read it: chmod 0600; otherwise replace the CA"));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let what = format!("it belongs to user {}", metadata.uid());
+        return Err(refuse(path, what, "It must belong to the user that the authority runs as"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(64 * 1024).read_to_string(&mut text).map_err(io)?;
+    let format = |what: String| KeyFileError::Format { path: path.to_owned(), what };
+    let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|e| format(e.to_string()))?;
+    let pair = key.key_data().ed25519().ok_or_else(|| format("another kind of key, or encrypted".into()))?;
+    Ok(SigningKey::from_bytes(&pair.private.to_bytes()))
+}
+
+fn refuse(path: &Path, what: impl Into<String>, next: &'static str) -> KeyFileError {
+    KeyFileError::Unsafe { path: path.to_owned(), what: what.into(), next }
+}

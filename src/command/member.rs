@@ -1,0 +1,145 @@
+//! `member …`.
+
+use super::{
+    Context, Stop,
+    reply::{Fact, Reply, table},
+};
+use crate::domain::{Email, ProjectPath, Role, Version};
+use serde_json::json;
+use std::time::Duration;
+
+/// How long `--wait` waits for the nodes.
+const WAIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List who is in a project
+    List {
+        /// Which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+    },
+    /// Add somebody to a project
+    Add {
+        /// Which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Whom
+        email: Email,
+        /// As what: member or admin
+        #[arg(long, default_value = "member")]
+        role: Role,
+    },
+    /// Remove somebody from a project; what they have open ends at once
+    Remove {
+        /// Which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Whom
+        email: Email,
+        /// Without asking
+        #[arg(long)]
+        yes: bool,
+        /// Until the nodes have confirmed, at most ten seconds; say which have
+        #[arg(long)]
+        wait: bool,
+        /// Also the last admin (operators)
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give somebody in a project another role
+    Role {
+        /// Which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Whom
+        email: Email,
+        /// member or admin
+        role: Role,
+        /// Also the last admin (operators)
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply, Stop> {
+    let (app, asker) = (context.app, context.asker);
+    match command {
+        Command::List { project } => {
+            let members = app.members(asker, &project)?;
+            let rows = members.iter().map(|member| {
+                let state = if member.state == "active" { String::new() } else { member.state.clone() };
+                vec![
+                    member.email.to_string(),
+                    member.user.to_string(),
+                    member.role.clone(),
+                    member.since.for_people(),
+                    member.by.clone(),
+                    state,
+                ]
+            });
+            let headers = ["EMAIL", "USER", "ROLE", "SINCE", "BY", ""];
+            let text = table(&headers, rows.collect(), context.width(), "Nobody.");
+            Ok(Reply::data(&members, text))
+        }
+        Command::Add { project, email, role } => {
+            let version = app.add_member(asker, project.clone(), email.clone(), role).await?;
+            let data = Fact { version, fact: json!({ "project": project, "email": email, "role": role }) };
+            Ok(Reply::done(&data, format!("added {email} to {project} as {role}")))
+        }
+        Command::Remove { project, email, yes, wait, force } => {
+            // Refused before it asks: a question that is answered in vain annoys.
+            let open = app.sessions_in_project(asker, &project, &email)?;
+            context.confirm(yes, || {
+                let ending = match open {
+                    0 => String::new(),
+                    1 => " 1 open session will end.".into(),
+                    n => format!(" {n} open sessions will end."),
+                };
+                format!("Remove {email} from {project}?{ending}")
+            })?;
+            let version = app.remove_member(asker, project.clone(), email.clone(), force).await?;
+            let sentence = format!("removed {email} from {project}");
+            if wait {
+                receipts(context, &project, version, sentence).await
+            } else {
+                let data = Fact { version, fact: json!({ "project": project, "email": email }) };
+                Ok(Reply::done(&data, sentence))
+            }
+        }
+        Command::Role { project, email, role, force } => {
+            let version = app.set_role(asker, project.clone(), email.clone(), role, force).await?;
+            let data = Fact { version, fact: json!({ "project": project, "email": email, "role": role }) };
+            Ok(Reply::done(&data, format!("{email} is {role} of {project} now")))
+        }
+    }
+}
+
+async fn receipts(
+    context: &Context<'_>,
+    project: &ProjectPath,
+    version: Version,
+    sentence: String,
+) -> Result<Reply, Stop> {
+    let receipts = context.app.wait_for_receipts(project, version, WAIT).await;
+    let missing = receipts.iter().filter(|receipt| receipt.confirmed.is_none()).count();
+    let rows = receipts.iter().map(|receipt| {
+        let state = match receipt.confirmed {
+            Some(at) => format!("confirmed {at}"),
+            None => "not confirmed".into(),
+        };
+        vec![receipt.node.clone(), state]
+    });
+    let text = table(&["NODE", "RECEIPT"], rows.collect(), context.width(), "No nodes to wait for.");
+    let data = Fact { version, fact: json!({ "project": project, "receipts": receipts }) };
+    let reply = Reply::data(&data, text).note(sentence);
+    if missing == 0 {
+        return Ok(reply);
+    }
+    let warning = format!(
+        "{missing} of {} nodes have not confirmed; they refuse at the latest when the last certificate runs out. Nothing \
+         can be opened to them through a gateway",
+        receipts.len()
+    );
+    Ok(reply.note(warning).exit(1))
+}

@@ -1,0 +1,208 @@
+//! The commands: one grammar for both ways in (`ssh BASTION WORDS…` and `certgate WORDS…`), one file for each noun:
+//! parse, apply, render. Text in, text out; what is done is the use cases' business.
+
+mod audit;
+mod ca;
+mod cert;
+mod certificate;
+mod cluster;
+mod config;
+mod grammar;
+mod key;
+mod member;
+mod node;
+mod org;
+mod project;
+mod reply;
+mod session;
+mod ssh_config;
+mod status;
+mod user;
+mod volume;
+mod whoami;
+
+pub use grammar::grammar;
+
+use crate::app::{
+    App, AppError, Asker,
+    protocol::{CommandAnswer, Output, Terminal},
+};
+use grammar::{Command, CommandLine};
+use reply::Reply;
+use std::sync::Arc;
+
+/// The most that a command reads from standard input, in bytes: a key, or an answer.
+const INPUT_LIMIT: u32 = 64 * 1024;
+
+/// The most words of a command line, and so the most that the parser has to look at.
+const MAX_WORDS: usize = 256;
+
+/// A command, as it was typed.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Its words.
+    pub words: Vec<String>,
+    /// The terminal, if there is one.
+    pub terminal: Option<Terminal>,
+    /// What was typed or sent when input was asked for.
+    pub input: Option<String>,
+}
+
+/// Why a command has no reply.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It was refused, or failed.
+    Failed(AppError),
+    /// It goes on when it has input.
+    Input {
+        /// For a person.
+        prompt: String,
+        /// One line, or everything.
+        line: bool,
+    },
+    /// What was given cannot be used; one line.
+    Refused(String),
+}
+
+impl From<AppError> for Stop {
+    fn from(error: AppError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What a command has at hand.
+pub(crate) struct Context<'a> {
+    pub(crate) app: &'a Arc<App>,
+    pub(crate) asker: &'a Asker,
+    pub(crate) invocation: &'a Invocation,
+}
+
+impl Context<'_> {
+    /// How wide a table may be.
+    pub(crate) fn width(&self) -> Option<u16> {
+        self.invocation.terminal.map(|terminal| terminal.columns.max(20))
+    }
+
+    /// How the one who asks calls this program.
+    pub(crate) fn program(&self) -> String {
+        program(self.app, self.asker)
+    }
+
+    /// Goes on only if a person at a terminal says yes, or `--yes` was given.
+    pub(crate) fn confirm(&self, yes: bool, question: impl FnOnce() -> String) -> Result<(), Stop> {
+        if yes {
+            return Ok(());
+        }
+        if self.invocation.terminal.is_none() {
+            return Err(Stop::Refused("this needs a yes: add --yes, or run it at a terminal (ssh -t)".into()));
+        }
+        match self.invocation.input.as_deref().map(str::trim) {
+            None => Err(Stop::Input { prompt: format!("{} [y/N] ", question()), line: true }),
+            Some("y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
+            Some(_) => Err(Stop::Refused("not confirmed; nothing was changed".into())),
+        }
+    }
+
+    /// What came on standard input.
+    pub(crate) fn input(&self) -> Result<&str, Stop> {
+        self.invocation.input.as_deref().ok_or(Stop::Input { prompt: String::new(), line: false })
+    }
+}
+
+fn program(app: &App, asker: &Asker) -> String {
+    match asker {
+        Asker::Operator { .. } => "certgate".into(),
+        Asker::Account { .. } => format!("ssh {}", app.bastion().host),
+    }
+}
+
+/// Runs a command.
+pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> CommandAnswer {
+    let program = program(app, asker);
+    if invocation.words.len() > MAX_WORDS {
+        return output(Output { stderr: format!("more than {MAX_WORDS} words\n"), exit: 2, ..Output::default() });
+    }
+    let line = match grammar::parse(&program, &invocation.words) {
+        Ok(line) => line,
+        Err(Output { stdout, stderr, exit }) => return output(Output { stdout, stderr, exit }),
+    };
+    let json = line.json;
+    let context = Context { app, asker, invocation: &invocation };
+    match dispatch(&context, line).await {
+        Ok(reply) => output(reply.render(json)),
+        Err(Stop::Input { prompt, line }) => CommandAnswer::Input { prompt, line, limit: INPUT_LIMIT },
+        Err(Stop::Refused(text)) => output(Output { stderr: format!("{text}\n"), exit: 1, ..Output::default() }),
+        Err(Stop::Failed(error)) => {
+            let text = match asker {
+                Asker::Operator { .. } => error.to_string(),
+                Asker::Account { .. } => error.for_user(),
+            };
+            if error.reason().is_none() {
+                tracing::error!(%error, "a command failed");
+            }
+            output(Output { stderr: format!("{text}\n"), exit: 1, ..Output::default() })
+        }
+    }
+}
+
+/// Runs a command line as `ssh BASTION WORDS…` sends it: one string, quoted as for a POSIX shell.
+pub async fn run_line(
+    app: &Arc<App>,
+    asker: &Asker,
+    line: &str,
+    terminal: Option<Terminal>,
+    input: Option<String>,
+) -> CommandAnswer {
+    match shell_words::split(line) {
+        Ok(words) => run(app, asker, Invocation { words, terminal, input }).await,
+        Err(_) => {
+            let stderr = "the command line has a quote that is not closed\n".into();
+            output(Output { stderr, exit: 2, ..Output::default() })
+        }
+    }
+}
+
+async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Stop> {
+    match line.command {
+        None | Some(Command::Whoami) => whoami::run(context),
+        Some(Command::Cert(args)) => cert::run(context, args).await,
+        Some(Command::Config(args)) => config::run(context, &args),
+        Some(Command::Key(command)) => key::run(context, command).await,
+        Some(Command::Project(command)) => project::run(context, command).await,
+        Some(Command::Member(command)) => member::run(context, command).await,
+        Some(Command::Cluster(command)) => cluster::run(context, command).await,
+        Some(Command::Volume(command)) => volume::run(context, command).await,
+        Some(Command::Node(command)) => node::run(context, command).await,
+        Some(Command::Certificate(command)) => certificate::run(context, command).await,
+        Some(Command::Session(command)) => session::run(context, command).await,
+        Some(Command::Org(command)) => org::run(context, command).await,
+        Some(Command::User(command)) => user::run(context, command).await,
+        Some(Command::Audit(command)) => audit::run(context, command).await,
+        Some(Command::Ca(command)) => ca::run(context, command),
+        Some(Command::Status) => status::run(context),
+    }
+}
+
+/// Nothing that somebody else chose reaches a terminal as more than text: control characters are shown, not sent.
+fn output(output: Output) -> CommandAnswer {
+    CommandAnswer::Output(Output { stdout: visible(&output.stdout), stderr: visible(&output.stderr), ..output })
+}
+
+fn visible(text: &str) -> String {
+    let harmless = |c: char| c == '\n' || !c.is_control();
+    if text.chars().all(harmless) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_not_sent() {
+        assert_eq!(visible("plain é\n"), "plain é\n");
+        assert_eq!(visible("\u{1b}[2Jx\r\u{7}\u{9b}"), "\\u{1b}[2Jx\\r\\u{7}\\u{9b}");
+    }
+}

@@ -1,0 +1,90 @@
+//! `node …`.
+
+use super::{
+    Context, Stop,
+    reply::{Reply, table},
+};
+use crate::{
+    app::{NodeView, TokenRequest},
+    domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl},
+};
+use serde_json::json;
+use std::net::IpAddr;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List the nodes of a cluster, and what they have confirmed
+    List {
+        /// Which
+        #[arg(value_name = "CLUSTER.ORG")]
+        cluster: ClusterPath,
+    },
+    /// Make a token with which one machine can join as this node, once; it is printed on standard output
+    Token {
+        /// The name that the node will have
+        #[arg(value_name = "NODE.CLUSTER.ORG")]
+        node: NodePath,
+        /// login, compute or controller
+        #[arg(long, default_value = "login")]
+        role: NodeRole,
+        /// Where the gateway dials it, if not at the address that it joins from
+        #[arg(long)]
+        address: Option<IpAddr>,
+        /// The port of its sshd
+        #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// How long the token works
+        #[arg(long, default_value = "1h")]
+        ttl: Ttl,
+    },
+    /// Remove a node
+    Remove {
+        /// Which
+        #[arg(value_name = "NODE.CLUSTER.ORG")]
+        node: NodePath,
+        /// Without asking
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply, Stop> {
+    match command {
+        Command::List { cluster } => {
+            let nodes = context.app.nodes(context.asker, &cluster)?;
+            let now = context.app.now();
+            let rows = nodes.iter().map(|node| row(node, now)).collect();
+            Ok(Reply::data(&nodes, table(&HEADERS, rows, context.width(), "No nodes yet.")))
+        }
+        Command::Token { node, role, address, port, ttl } => {
+            let request = TokenRequest { node: node.clone(), role, address, port, ttl };
+            let token = context.app.create_token(context.asker, request).await?.to_string();
+            let note = format!("for one machine, within {ttl}: certgate-node join TOKEN");
+            Ok(Reply::data(&json!({ "node": node, "token": token }), format!("{token}\n")).note(note))
+        }
+        Command::Remove { node, yes } => {
+            context.confirm(yes, || format!("Remove the node {node}? What is open to it will end."))?;
+            let version = context.app.remove_node(context.asker, node.clone()).await?;
+            Ok(Reply::done(&json!({ "node": node, "version": version }), format!("removed {node}")))
+        }
+    }
+}
+
+pub(crate) const HEADERS: [&str; 4] = ["NODE", "ROLE", "ADDRESS", "STATE"];
+
+pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<String> {
+    vec![node.node.clone(), node.role.clone(), node.address.clone(), state(node, now)]
+}
+
+/// What is to be said of a node, in words.
+fn state(node: &NodeView, now: Timestamp) -> String {
+    let Some(heard) = node.heard else { return "not heard since the authority started".into() };
+    let silent = now.since(heard).as_secs();
+    let heard = if silent > 90 { format!("last heard {} min ago, ", silent / 60) } else { String::new() };
+    let problem = node.problem.as_ref().map(|problem| format!(", {problem}")).unwrap_or_default();
+    match (node.version, node.wanted) {
+        (None, _) => format!("{heard}nothing installed{problem}"),
+        (Some(have), Some(wanted)) if have < wanted => format!("{heard}version {have} of {wanted}{problem}"),
+        (Some(have), _) => format!("{heard}version {have}{problem}"),
+    }
+}

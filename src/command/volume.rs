@@ -1,0 +1,57 @@
+//! `volume …`.
+
+use super::{
+    Context, Stop,
+    reply::{Reply, table},
+};
+use crate::domain::{ProjectPath, VolumeName};
+use serde_json::json;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List the volumes of all your projects
+    List,
+    /// Create a volume in a project
+    Create {
+        /// In which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Its name
+        name: VolumeName,
+    },
+    /// Delete a volume from the directory
+    Delete {
+        /// In which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Which
+        name: VolumeName,
+        /// Without asking
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply, Stop> {
+    match command {
+        Command::List => {
+            let volumes = context.app.volumes(context.asker)?;
+            let rows = volumes
+                .iter()
+                .map(|volume| vec![volume.volume.clone(), volume.project.to_string(), volume.created.for_people()]);
+            let text = table(&["VOLUME", "PROJECT", "SINCE"], rows.collect(), context.width(), "No volumes yet.");
+            Ok(Reply::data(&volumes, text))
+        }
+        Command::Create { project, name } => {
+            context.app.create_volume(context.asker, project.clone(), name.clone()).await?;
+            let sentence = format!("created volume {name} in {project}");
+            Ok(Reply::done(&json!({ "volume": name, "project": project }), sentence))
+        }
+        Command::Delete { project, name, yes } => {
+            context.confirm(yes, || format!("Delete the volume {name} of {project}?"))?;
+            context.app.delete_volume(context.asker, project.clone(), name.clone()).await?;
+            let sentence = format!("deleted volume {name} of {project}");
+            Ok(Reply::done(&json!({ "volume": name, "project": project }), sentence))
+        }
+    }
+}

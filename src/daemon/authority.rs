@@ -1,0 +1,113 @@
+//! The authority's process.
+
+use super::{
+    config::{AuthorityConfig, user_number},
+    outside::{SystemClock, SystemEntropy},
+    ready, stop_on_signals,
+};
+use crate::{
+    api::server::{Allowed, serve_admin, serve_gateway},
+    app::App,
+    ca::CaKeys,
+    store::SqliteStore,
+};
+use rustix::fs::Mode;
+use std::{
+    error::Error,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+    sync::Arc,
+};
+use tokio::{net::UnixListener, sync::mpsc};
+
+/// Runs the authority until it is asked to stop.
+///
+/// # Errors
+/// Another authority has the state directory, the database is damaged, a key is missing or unsafe, a socket cannot be
+/// made; one line that says which file and what to do.
+pub fn run_authority(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
+    let stop = stop_on_signals()?;
+    let gateway_users = config.gateway_user.iter().map(|name| user_number("gateway_user", name));
+    let gateway_users = Allowed { uids: gateway_users.collect::<Result<_, _>>()? };
+    let operators = config.operators.iter().map(|name| user_number("operators", name));
+    let operators = Allowed { uids: operators.collect::<Result<_, _>>()? };
+
+    prepare_state_dir(&config.state_dir)?;
+    let database = SqliteStore::database(&config.state_dir);
+    let fresh = database.symlink_metadata().is_err();
+    if fresh && CaKeys::present(&config.state_dir) {
+        return Err(format!(
+            "{} is missing, but there are CA keys beside it. An empty directory is never made under an old CA: serials \
+             and user numbers would be given out twice. Restore the file from a backup; if this authority was never \
+             used, begin again with an empty state directory",
+            database.display()
+        )
+        .into());
+    }
+    let (commits, committed) = mpsc::unbounded_channel();
+    let store = SqliteStore::open(&config.state_dir, commits)?;
+    // The store is locked now: of two that start at once on an empty directory only one comes so far.
+    if fresh {
+        CaKeys::make(&config.state_dir)?;
+    }
+    let keys = CaKeys::load(&config.state_dir, &database)?;
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let app = App::start(Arc::new(store), keys, config.bastion, config.certificates, clock, entropy).await?;
+
+    let admin = listen(&config.admin_socket)?;
+    let gateway = listen(&config.gateway_socket)?;
+    let publishing = tokio::spawn(app.clone().publish(committed));
+    let admin = tokio::spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
+    let gateway = tokio::spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
+    tracing::info!(state_dir = %config.state_dir.display(), version = %app.directory().version(), "the authority is ready");
+    ready();
+
+    let (admin, gateway) = tokio::join!(admin, gateway);
+    admin?;
+    gateway?;
+    publishing.abort();
+    for socket in [&config.admin_socket, &config.gateway_socket] {
+        let _ = std::fs::remove_file(socket);
+    }
+    tracing::info!("the authority has stopped");
+    Ok(())
+}
+
+/// Makes the state directory, for this user alone; refuses one that others can get at.
+fn prepare_state_dir(path: &Path) -> Result<(), Box<dyn Error>> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(format!("{}: {error}", path.display()).into()),
+    }
+    let metadata = std::fs::symlink_metadata(path)?;
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    if !metadata.is_dir() || mode & 0o077 != 0 || owner != rustix::process::geteuid().as_raw() {
+        return Err(format!(
+            "{}: it must be a directory of mode 0700 that belongs to the user that the authority runs as; its mode is \
+             {mode:04o}, its owner {owner}",
+            path.display()
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// Listens on a socket that everybody can reach the door of; who comes in is decided by the kernel's word on who
+/// knocks. A socket that a former process left is replaced; one that answers is not.
+fn listen(path: &Path) -> Result<UnixListener, Box<dyn Error>> {
+    if path.symlink_metadata().is_ok() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(format!("{}: another process serves this socket", path.display()).into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    rustix::fs::chmod(path, Mode::from_raw_mode(0o666))?;
+    Ok(listener)
+}

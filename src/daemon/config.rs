@@ -1,0 +1,110 @@
+//! Configuration files: read once, checked once, refused with the line that is wrong.
+
+use crate::{app::Bastion, policy::CertificateSettings};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path}: {what}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        what: String,
+    },
+    /// A user that it names does not exist.
+    #[error("{setting}: there is no user {name:?} on this machine")]
+    NoUser {
+        /// The setting.
+        setting: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// `authority.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityConfig {
+    /// Where the directory and the CA keys are.
+    pub state_dir: PathBuf,
+    /// The operators' socket.
+    pub admin_socket: PathBuf,
+    /// The gateways' socket.
+    pub gateway_socket: PathBuf,
+    /// The user that gateways run as, by name or number.
+    #[serde(default)]
+    pub gateway_user: Option<String>,
+    /// Users who are operators, by name or number, beside root and the user that the authority runs as.
+    #[serde(default)]
+    pub operators: Vec<String>,
+    /// What people and nodes are told about where to connect.
+    pub bastion: Bastion,
+    /// The rules for certificates.
+    #[serde(default)]
+    pub certificates: CertificateSettings,
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// It cannot be read, or is not what it should be.
+pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Format { path: path.to_owned(), what: error.to_string().trim_end().to_owned() })
+}
+
+/// The number of a user that a setting names, by name or number; names are looked up in `/etc/passwd`, where the
+/// users of services are.
+pub(super) fn user_number(setting: &'static str, name: &str) -> Result<u32, ConfigError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let unknown = || ConfigError::NoUser { setting, name: name.to_owned() };
+    let path = PathBuf::from("/etc/passwd");
+    let users = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path, source })?;
+    let entry = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|entry| entry[0] == name);
+    entry.and_then(|entry| entry.get(2)?.parse().ok()).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_configuration_is_what_the_program_reads() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/authority.toml");
+        let config: AuthorityConfig = read_config(&shipped).unwrap();
+        // What it shows commented out is what holds when it is left out.
+        assert_eq!(config.certificates, CertificateSettings::default());
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("authority.toml");
+        std::fs::write(&path, "state_dir = \"/x\"\nadmin_scoket = \"/y\"\n").unwrap();
+        let error = read_config::<AuthorityConfig>(&path).unwrap_err().to_string();
+        assert!(error.contains("admin_scoket") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        assert_eq!(user_number("x", "root").unwrap(), 0);
+        assert_eq!(user_number("x", "1234").unwrap(), 1234);
+        assert!(user_number("x", "nobody-of-that-name").is_err());
+    }
+}

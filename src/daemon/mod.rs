@@ -1,0 +1,87 @@
+//! Wiring: configuration files, signals, systemd notification, the clock and the random numbers.
+
+mod authority;
+mod config;
+mod outside;
+
+pub use authority::run_authority;
+pub use config::{AuthorityConfig, ConfigError, read_config};
+pub use outside::{SystemClock, SystemEntropy};
+
+use clap::{Parser, Subcommand};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use tokio_util::sync::CancellationToken;
+
+/// The daemons of a bastion.
+#[derive(Debug, Parser)]
+#[command(name = "certgated", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The authority: CA keys, directory, decisions, audit; no network
+    Authority {
+        /// Its configuration
+        #[arg(long, default_value = "/etc/certgate/authority.toml")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the daemon that the command line asks for.
+#[must_use]
+pub fn main(arguments: Arguments) -> ExitCode {
+    log();
+    let outcome = match arguments.role {
+        Role::Authority { config } => read_config(&config).map_err(Into::into).and_then(run_authority),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to the journal under systemd, to standard error elsewhere; `CERTGATE_LOG` sets the level (`info`).
+pub fn log() {
+    use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+    let filter = EnvFilter::try_from_env("CERTGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,russh=warn"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    match journal {
+        Some(journal) => registry.with(journal).init(),
+        None => {
+            let colours = std::io::stderr().is_terminal();
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+            registry.with(layer.with_ansi(colours)).init();
+        }
+    }
+}
+
+/// Cancelled when the process is asked to stop.
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        cancelled.cancel();
+    });
+    Ok(stop)
+}
+
+/// Says to systemd, if it is there, that the service is ready.
+fn ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd could not be told that the service is ready");
+    }
+}

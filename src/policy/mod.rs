@@ -1,0 +1,21 @@
+//! Decisions, as pure functions over values: who somebody is, what they may open, what a certificate for them says,
+//! which commands they may give. No I/O, no clock, no async.
+//!
+//! A yes is a permit with private fields that only this module can make, and that carries what was resolved; a no is
+//! a [`Denial`] with its reason in two voices. `ca` signs only a permit, a gateway dials only what a permit names.
+
+mod bundle;
+mod certificate;
+mod denial;
+mod identity;
+mod issue;
+mod open;
+mod permission;
+
+pub use bundle::{CaPublicKeys, bundle_for};
+pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
+pub use denial::{Denial, Reason};
+pub use identity::{Identity, Scope, identify, recognize};
+pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
+pub use open::{OpenPermit, OpenTarget, open, still_open};
+pub use permission::{Action, Caller, Grant, NEEDS, Need, authorize};

@@ -1,0 +1,165 @@
+//! Which node a connection may open.
+
+use super::{
+    denial::{Denial, Reason},
+    identity::{Identity, Scope},
+};
+use crate::domain::{
+    Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectPath, Target, Timestamp,
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// The port that names are reached at: a node's own port is the directory's business.
+const SSH_PORT: u32 = 22;
+
+/// What is asked for in a `direct-tcpip` channel open (RFC 4254, 7.2).
+#[derive(Clone, Copy, Debug)]
+pub struct OpenTarget<'a> {
+    /// The host, as it was sent.
+    pub host: &'a str,
+    /// The port.
+    pub port: u32,
+}
+
+/// That a connection may open one node, at one address. Only [`open`] makes one.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct OpenPermit {
+    node: Arc<Node>,
+    path: NodePath,
+    project: ProjectPath,
+}
+
+impl OpenPermit {
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node.id
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn path(&self) -> &NodePath {
+        &self.path
+    }
+
+    /// The project that the access comes from.
+    #[must_use]
+    pub fn project(&self) -> &ProjectPath {
+        &self.project
+    }
+
+    /// Where to dial.
+    #[must_use]
+    pub fn address(&self) -> (IpAddr, u16) {
+        (self.node.address, self.node.port)
+    }
+}
+
+/// Whether somebody may open what they name. `prefer` ranks the login nodes of a cluster that was named alone: the
+/// highest is taken, the first among equals.
+///
+/// # Errors
+/// It is not there, or not theirs (which look alike), or not an SSH port, or not in the certificate in hand.
+pub fn open(
+    directory: &Directory,
+    identity: &Identity,
+    target: OpenTarget<'_>,
+    prefer: &dyn Fn(NodeId) -> u64,
+    now: Timestamp,
+) -> Result<OpenPermit, Denial> {
+    let unknown = |operator: String| {
+        // The name is repeated to the one who sent it only if it is one.
+        match target.host.parse::<Target>() {
+            Ok(name) => Denial::not_found("node", &name, operator),
+            Err(e) => Denial::told(Reason::NotFound, operator, format!("no such node: {e}")),
+        }
+    };
+    let name = target.host.parse::<Target>().map_err(|e| unknown(format!("not a node's name: {e}")))?;
+    let (cluster, node) = match &name {
+        Target::Node(path) => {
+            let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+            let cluster = directory.cluster_at(&at).ok_or_else(|| unknown(format!("no cluster {at}")))?;
+            (cluster, directory.node_at(path))
+        }
+        Target::Cluster(path) => {
+            let cluster = directory.cluster_at(path).ok_or_else(|| unknown(format!("no cluster {path}")))?;
+            (cluster, login_node(directory, cluster, prefer))
+        }
+    };
+    let project = member_project(directory, identity, cluster, now, || {
+        unknown(format!("{} is not in the project of {name}", identity.account().email))
+    })?;
+    let node = node.ok_or_else(|| match &name {
+        Target::Node(path) => unknown(format!("no node {path}")),
+        Target::Cluster(path) => Denial::plain(
+            Reason::NoNode,
+            format!("{path} has no login node yet; name a node, or ask an admin to enrol one"),
+        ),
+    })?;
+    let path = directory.path_of_node(node).ok_or_else(|| unknown("the node has no path".into()))?;
+    check_scope(identity, &project, &path)?;
+    if target.port != SSH_PORT && target.port != u32::from(node.port) {
+        let text = format!("port {} of {path} cannot be reached; only its SSH port (22) can", target.port);
+        return Err(Denial::plain(Reason::WrongPort, text));
+    }
+    Ok(OpenPermit { node: node.clone(), path, project })
+}
+
+/// Whether what was opened may stay open: the same decision again, for the node that was opened then.
+///
+/// # Errors
+/// As [`open`].
+pub fn still_open(
+    directory: &Directory,
+    identity: &Identity,
+    node: NodeId,
+    now: Timestamp,
+) -> Result<OpenPermit, Denial> {
+    let path = directory.node(node).and_then(|node| directory.path_of_node(node)).ok_or_else(|| {
+        Denial::told(Reason::NotFound, format!("node {node} was removed"), "the node was removed from its cluster")
+    })?;
+    let host = path.to_string();
+    open(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| 0, now)
+}
+
+fn login_node<'d>(
+    directory: &'d Directory,
+    cluster: &Cluster,
+    prefer: &dyn Fn(NodeId) -> u64,
+) -> Option<&'d Arc<Node>> {
+    // `max_by_key` takes the last among equals; reversed, that is the first.
+    let nodes: Vec<_> = directory.nodes_of(cluster.id).filter(|node| node.role == NodeRole::Login).collect();
+    nodes.into_iter().rev().max_by_key(|node| prefer(node.id))
+}
+
+fn member_project(
+    directory: &Directory,
+    identity: &Identity,
+    cluster: &Cluster,
+    now: Timestamp,
+    unknown: impl Fn() -> Denial,
+) -> Result<ProjectPath, Denial> {
+    let project: &Arc<Project> = directory.project(cluster.project).ok_or_else(&unknown)?;
+    if directory.membership(project.id, identity.account().id).is_none() {
+        return Err(Denial::not_in_project(directory, identity.account().id, project.id, now, unknown()));
+    }
+    directory.path_of_project(project).ok_or_else(unknown)
+}
+
+/// A certificate that was asked for with less gives less, here as on the node.
+fn check_scope(identity: &Identity, project: &ProjectPath, node: &NodePath) -> Result<(), Denial> {
+    let covered = match identity.scope() {
+        Scope::Account => true,
+        Scope::Principals(principals) => principals.iter().any(|principal| {
+            principal.org == project.org
+                && principal.project == project.project
+                && principal.cluster.as_ref().is_none_or(|cluster| *cluster == node.cluster)
+        }),
+    };
+    if covered {
+        Ok(())
+    } else {
+        Err(Denial::plain(Reason::OutOfScope, format!("the certificate that you connected with is not for {node}")))
+    }
+}

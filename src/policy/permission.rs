@@ -1,0 +1,228 @@
+//! Which commands may be given by whom: the permission table of PRODUCT.md, as data.
+
+use super::{
+    denial::{Denial, Reason},
+    identity::{Identity, Scope},
+};
+use crate::domain::{Actor, Directory, Project, ProjectPath, Timestamp};
+use std::sync::Arc;
+
+/// Who gives a command.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An operator on the bastion.
+    Operator {
+        /// The user number of the process at the other end of the socket.
+        uid: u32,
+    },
+    /// An account.
+    Account(Identity),
+}
+
+impl Caller {
+    /// As the audit log has it.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::Operator { uid } => Actor::Operator { uid: *uid },
+            Self::Account(identity) => Actor::Account {
+                id: identity.account().id,
+                email: identity.account().email.clone(),
+                key: identity.key(),
+            },
+        }
+    }
+
+    /// The account, if it is one.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Operator { .. } => None,
+            Self::Account(identity) => Some(identity),
+        }
+    }
+}
+
+/// What it takes to give a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To be an operator.
+    Operator,
+    /// To be an account, acting on itself (or an operator).
+    Own,
+    /// To be in the project (or an operator).
+    Member,
+    /// To be an admin of the project (or an operator).
+    Admin,
+}
+
+macro_rules! actions {
+    ($($variant:ident = $word:literal: $need:ident,)+) => {
+        /// Everything that can be asked.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $(
+                #[doc = concat!("`", $word, "`.")]
+                $variant,
+            )+
+        }
+
+        impl Action {
+            /// The word for it, as in the audit log.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// What it takes.
+            #[must_use]
+            pub const fn need(self) -> Need {
+                match self { $(Self::$variant => Need::$need,)+ }
+            }
+        }
+
+        /// The table, for those who want to read it as one.
+        pub const NEEDS: &[(Action, Need)] = &[$((Action::$variant, Need::$need)),+];
+    };
+}
+
+actions! {
+    Whoami = "whoami": Own,
+    CertificateIssue = "certificate.issue": Own,
+    Config = "config": Own,
+    KeyList = "key.list": Own,
+    KeyAdd = "key.add": Own,
+    KeyRemove = "key.remove": Own,
+    ProjectList = "project.list": Own,
+    ProjectShow = "project.show": Member,
+    ProjectCreate = "project.create": Own,
+    ProjectDelete = "project.delete": Admin,
+    MemberList = "member.list": Member,
+    MemberAdd = "member.add": Admin,
+    MemberRemove = "member.remove": Admin,
+    MemberRole = "member.role": Admin,
+    ClusterList = "cluster.list": Own,
+    ClusterCreate = "cluster.create": Admin,
+    ClusterDelete = "cluster.delete": Admin,
+    VolumeList = "volume.list": Own,
+    VolumeCreate = "volume.create": Admin,
+    VolumeDelete = "volume.delete": Admin,
+    NodeList = "node.list": Member,
+    NodeToken = "node.token": Admin,
+    NodeRemove = "node.remove": Admin,
+    CertificateList = "certificate.list": Own,
+    CertificateRevoke = "certificate.revoke": Own,
+    SessionList = "session.list": Own,
+    SessionEnd = "session.end": Own,
+    OrgCreate = "org.create": Operator,
+    OrgList = "org.list": Operator,
+    UserCreate = "user.create": Operator,
+    UserList = "user.list": Operator,
+    UserSuspend = "user.suspend": Operator,
+    UserResume = "user.resume": Operator,
+    AuditList = "audit.list": Operator,
+    AuditVerify = "audit.verify": Operator,
+    CaShow = "ca.show": Operator,
+    Status = "status": Operator,
+}
+
+/// That a caller may do one thing, to one project if it is about one. Only [`authorize`] makes one.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Grant {
+    project: Option<(Arc<Project>, ProjectPath)>,
+    forced: bool,
+}
+
+impl Grant {
+    /// The project.
+    ///
+    /// # Errors
+    /// The action is about none; a defect, which ends as a refusal.
+    pub fn project(&self) -> Result<(&Arc<Project>, &ProjectPath), Denial> {
+        let none = || Denial::plain(Reason::Invalid, "this command is not about a project");
+        self.project.as_ref().map(|(project, path)| (project, path)).ok_or_else(none)
+    }
+
+    /// Whether it is an operator's, who may do what protects others from themselves.
+    #[must_use]
+    pub fn operator(&self) -> bool {
+        self.forced
+    }
+}
+
+/// Whether a caller may do something, to a project if it is about one.
+///
+/// # Errors
+/// The project is not there, or not theirs (which look alike), or the caller's role is too small.
+pub fn authorize(
+    directory: &Directory,
+    caller: &Caller,
+    action: Action,
+    project: Option<&ProjectPath>,
+    now: Timestamp,
+) -> Result<Grant, Denial> {
+    let found = match project {
+        None => None,
+        Some(path) => {
+            let unknown = || Denial::not_found("project", path, format!("no project {path}"));
+            Some((directory.project_at(path).ok_or_else(unknown)?.clone(), path.clone()))
+        }
+    };
+    let identity = match caller {
+        Caller::Operator { .. } => return Ok(Grant { project: found, forced: true }),
+        Caller::Account(identity) => identity,
+    };
+    // A certificate is for nodes. One that was asked for with less must not become more by way of a command.
+    if matches!(identity.scope(), Scope::Principals(_)) && changes(action) {
+        return Err(Denial::plain(
+            Reason::OutOfScope,
+            "you are connected with a certificate, which is for nodes; connect with your key to do this (ssh -o \
+             CertificateFile=none -i KEYFILE …)",
+        ));
+    }
+    match action.need() {
+        Need::Operator => {
+            let text = format!("{} is for operators, on the bastion itself", action.as_str());
+            Err(Denial::plain(Reason::OperatorsOnly, text))
+        }
+        Need::Own => Ok(Grant { project: found, forced: false }),
+        Need::Member | Need::Admin => {
+            let Some((project, path)) = &found else {
+                return Err(Denial::plain(Reason::Invalid, format!("{} needs a project", action.as_str())));
+            };
+            let account = identity.account();
+            let Some(membership) = directory.membership(project.id, account.id) else {
+                let stranger = Denial::not_found("project", path, format!("{} is not in {path}", account.email));
+                return Err(Denial::not_in_project(directory, account.id, project.id, now, stranger));
+            };
+            if action.need() == Need::Admin && membership.role != crate::domain::Role::Admin {
+                return Err(Denial::plain(
+                    Reason::NotAdmin,
+                    format!("only an admin of {path} may do that; 'member list {path}' shows who is one"),
+                ));
+            }
+            Ok(Grant { project: found, forced: false })
+        }
+    }
+}
+
+/// Whether an action changes something. Exhaustive by listing what does not: a new action counts as a change until
+/// somebody says otherwise.
+fn changes(action: Action) -> bool {
+    !matches!(
+        action,
+        Action::Whoami
+            | Action::Config
+            | Action::CertificateIssue
+            | Action::KeyList
+            | Action::ProjectList
+            | Action::ProjectShow
+            | Action::MemberList
+            | Action::ClusterList
+            | Action::VolumeList
+            | Action::NodeList
+            | Action::CertificateList
+            | Action::SessionList
+    )
+}

@@ -1,0 +1,83 @@
+//! A store that forgets everything when it is dropped: for tests, and to keep the trait honest.
+
+use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use crate::{
+    audit::Entry,
+    domain::{CertificateRecord, Directory, Serial, Timestamp, Version},
+};
+use futures_util::future::{BoxFuture, FutureExt, ready};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A store in memory. The lock is never held across an await, and no decision waits for anything but a decision.
+#[derive(Debug)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    certificates: BTreeMap<Serial, CertificateRecord>,
+    log: Vec<Entry>,
+    commits: Commits,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new(commits: Commits) -> Self {
+        let inner = Inner { state: State::empty(), certificates: BTreeMap::new(), log: Vec::new(), commits };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Decisions' panics are caught inside, and what is changed is changed after the last thing that can fail.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, decision: Decision) -> Result<Option<Version>, StoreError> {
+        let mut inner = self.inner();
+        let Some(mut step) = inner.state.step(decision)? else { return Ok(None) };
+        let version = step.version();
+        inner.state = step.state.clone();
+        inner.log.append(&mut step.entries);
+        if let Some(record) = step.certificate.take() {
+            inner.certificates.insert(record.serial, record);
+        }
+        if let Some(commit) = step.into_commit() {
+            // Nobody listening is not a failure of the change.
+            let _ = inner.commits.send(commit);
+        }
+        Ok(Some(version))
+    }
+}
+
+impl Store for MemoryStore {
+    fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.inner().state.directory)
+    }
+
+    fn transact(&self, decision: Decision) -> BoxFuture<'_, Result<Option<Version>, StoreError>> {
+        async move { self.run(decision) }.boxed()
+    }
+
+    fn certificate(&self, serial: Serial) -> BoxFuture<'_, Result<Option<CertificateRecord>, StoreError>> {
+        ready(Ok(self.inner().certificates.get(&serial).cloned())).boxed()
+    }
+
+    fn live_certificates(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>> {
+        let inner = self.inner();
+        ready(Ok(inner.certificates.values().filter(|record| record.valid_before > now).cloned().collect())).boxed()
+    }
+
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        let inner = self.inner();
+        let wanted = inner.log.partition_point(|entry| entry.seq <= query.after);
+        let wanted = &inner.log[wanted..];
+        let skipped = if query.latest { wanted.len().saturating_sub(query.limit) } else { 0 };
+        ready(Ok(wanted.iter().skip(skipped).take(query.limit).cloned().collect())).boxed()
+    }
+}

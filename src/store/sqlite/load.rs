@@ -1,0 +1,138 @@
+//! Reading a database back: its rows become the mutations that lead to them, and the directory applies these as it
+//! applied the first ones, with all of its checks. What was deleted is made and deleted again, so that names and
+//! numbers stay taken.
+
+use super::rows;
+use crate::{
+    audit::{Head, chain},
+    domain::{
+        AccountId, Actor, ClusterId, Directory, Membership, Mutation, ProjectId, Role, Serial, Timestamp, Version,
+    },
+    store::step::State,
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+use std::sync::Arc;
+
+/// What the database holds.
+///
+/// # Errors
+/// It cannot be read, or contradicts itself: in words.
+pub(super) fn load(connection: &Connection) -> Result<State, String> {
+    let (mutations, version, next_serial) = read(connection).map_err(|error| error.to_string())?;
+    let directory = Directory::default().after(&mutations).map_err(|error| error.to_string())?.at_version(version);
+    Ok(State { directory: Arc::new(directory), next_serial, head: head(connection)? })
+}
+
+/// The end of the audit log. All of it is checked on demand (`audit verify`), not at each start; the last entry is,
+/// because the next one builds on it.
+fn head(connection: &Connection) -> Result<Head, String> {
+    let last = connection
+        .query_row("SELECT * FROM audit ORDER BY seq DESC LIMIT 1", [], rows::entry)
+        .optional()
+        .map_err(|error| error.to_string())?;
+    let Some(last) = last else { return Ok(Head::EMPTY) };
+    let before = Head { seq: last.seq - 1, hash: last.previous };
+    chain::follow(before, &last).map_err(|error| error.to_string())
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<(Vec<Mutation>, Version, Serial)> {
+    let (version, next_serial) = connection.query_row("SELECT version, next_serial FROM meta", [], |row| {
+        Ok((Version(rows::number(row, "version")?), Serial(rows::number(row, "next_serial")?)))
+    })?;
+    let given: u64 = connection.query_row("SELECT coalesce(max(serial), 0) AS given FROM certificates", [], |row| {
+        rows::number(row, "given")
+    })?;
+    if given >= next_serial.0 {
+        return Err(rusqlite::Error::ToSqlConversionFailure(
+            format!("serial number {given} was given out, and {next_serial} would be next").into(),
+        ));
+    }
+    let mut replay = Replay { connection, mutations: Vec::new() };
+    people(&mut replay)?;
+    places(&mut replay)?;
+    belonging(&mut replay)?;
+    deletions(&mut replay)?;
+    Ok((replay.mutations, version, next_serial))
+}
+
+struct Replay<'a> {
+    connection: &'a Connection,
+    mutations: Vec<Mutation>,
+}
+
+impl Replay<'_> {
+    /// Adds what each row of a query stands for.
+    fn each<I>(&mut self, query: &str, mutations: impl Fn(&Row<'_>) -> rusqlite::Result<I>) -> rusqlite::Result<()>
+    where
+        I: IntoIterator<Item = Mutation>,
+    {
+        let mut statement = self.connection.prepare(query)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            self.mutations.extend(mutations(row)?);
+        }
+        Ok(())
+    }
+}
+
+fn people(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+    replay.each("SELECT * FROM orgs ORDER BY id", |row| Ok([Mutation::OrgCreated(rows::org(row)?)]))?;
+    replay.each("SELECT * FROM accounts ORDER BY id", |row| Ok([Mutation::AccountCreated(rows::account(row)?)]))?;
+    replay.each("SELECT * FROM keys", |row| Ok([Mutation::KeyAdded(rows::key_entry(row)?)]))?;
+    replay.each("SELECT * FROM denied_keys", |row| {
+        let entry = rows::key_entry(row)?;
+        let (account, key, denied_until) = (entry.account, entry.key.fingerprint(), rows::time(row, "until")?);
+        Ok([Mutation::KeyAdded(entry), Mutation::KeyRemoved { account, key, denied_until }])
+    })?;
+    replay.each("SELECT * FROM denied_serials", |row| {
+        let (serial, account) = (Serial(rows::number(row, "serial")?), AccountId(rows::number(row, "account")?));
+        Ok([Mutation::SerialDenied { serial, account, until: rows::time(row, "until")? }])
+    })
+}
+
+fn places(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+    replay.each("SELECT * FROM projects ORDER BY id", |row| Ok([Mutation::ProjectCreated(rows::project(row)?)]))?;
+    replay.each("SELECT * FROM clusters ORDER BY id", |row| Ok([Mutation::ClusterCreated(rows::cluster(row)?)]))?;
+    // Names of volumes and nodes, and host keys, may be given again after a deletion. The deleted ones come first, each
+    // gone before the next appears, so that none can stand in the way of another.
+    replay.each("SELECT * FROM volumes WHERE deleted_at IS NOT NULL ORDER BY id", |row| {
+        let volume = rows::volume(row)?;
+        let gone = Mutation::VolumeDeleted { volume: volume.id, at: rows::time(row, "deleted_at")? };
+        Ok([Mutation::VolumeCreated(volume), gone])
+    })?;
+    replay.each("SELECT * FROM volumes WHERE deleted_at IS NULL ORDER BY id", |row| {
+        Ok([Mutation::VolumeCreated(rows::volume(row)?)])
+    })?;
+    replay.each("SELECT * FROM nodes WHERE deleted_at IS NOT NULL ORDER BY id", |row| {
+        let node = rows::node(row)?;
+        let gone = Mutation::NodeRemoved { node: node.id, at: rows::time(row, "deleted_at")? };
+        Ok([Mutation::NodeEnrolled(node), gone])
+    })?;
+    replay.each("SELECT * FROM nodes WHERE deleted_at IS NULL ORDER BY id", |row| {
+        Ok([Mutation::NodeEnrolled(rows::node(row)?)])
+    })?;
+    replay.each("SELECT * FROM tokens", |row| Ok([Mutation::TokenCreated(rows::token(row)?)]))
+}
+
+fn belonging(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+    replay.each("SELECT * FROM departures", |row| {
+        let departure = rows::departure(row)?;
+        // Whoever left has been there; as what, and since when, is the audit log's to know.
+        let (project, account) = (departure.project, departure.account);
+        let (role, since, by) = (Role::Member, departure.at, Actor::Authority);
+        let was = Membership { project, account, role, since, by };
+        Ok([Mutation::MemberAdded(was), Mutation::MemberRemoved(departure)])
+    })?;
+    replay.each("SELECT * FROM memberships", |row| Ok([Mutation::MemberAdded(rows::membership(row)?)]))
+}
+
+fn deletions(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+    let at = |row: &Row<'_>| -> rusqlite::Result<Timestamp> { rows::time(row, "deleted_at") };
+    replay.each("SELECT id, deleted_at FROM clusters WHERE deleted_at IS NOT NULL", |row| {
+        Ok([Mutation::ClusterDeleted { cluster: ClusterId(rows::number(row, "id")?), at: at(row)? }])
+    })?;
+    replay.each("SELECT id, deleted_at, deleted_by FROM projects WHERE deleted_at IS NOT NULL", |row| {
+        let by = rows::json(row, "deleted_by")?;
+        Ok([Mutation::ProjectDeleted { project: ProjectId(rows::number(row, "id")?), at: at(row)?, by }])
+    })
+}

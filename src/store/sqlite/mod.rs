@@ -1,0 +1,231 @@
+//! The store in SQLite: one file, one writer thread, one reader thread. No call here blocks an async thread.
+//!
+//! Write-ahead log with `synchronous=FULL`: a commit is on disk when it returns. What stands in which table is
+//! `schema.sql`'s matter, what a file must be like to be opened `files`'.
+//!
+//! Nothing else in the process may open and close the database file: that would end SQLite's locks on it.
+
+mod files;
+mod load;
+mod rows;
+mod schema;
+mod write;
+mod writer;
+
+use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use crate::{
+    audit::Entry,
+    domain::{CertificateRecord, Directory, Serial, Timestamp, Version},
+};
+use arc_swap::ArcSwap;
+use files::Lock;
+use futures_util::future::{BoxFuture, FutureExt};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig, params};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+use writer::{Job, Writer};
+
+/// Decisions and queries that may wait; whoever comes then waits to be let in.
+const QUEUE: usize = 1024;
+/// How long SQLite waits for another process that reads the file, such as an operator's `sqlite3`.
+const BUSY: Duration = Duration::from_secs(5);
+/// How large a write-ahead log may stay after a burst, in bytes.
+const WAL_LIMIT: i64 = 64 << 20;
+/// Prepared statements that are kept: more than there are in `write`.
+const STATEMENTS: usize = 64;
+
+type Query = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A directory's state in SQLite. Dropping it finishes what was accepted (and so may wait for the disk), then lets go of
+/// the state directory.
+pub struct SqliteStore {
+    directory: Arc<ArcSwap<Directory>>,
+    // In this order they end: the writer's work, the readers', and only then the lock.
+    writer: Worker<Job>,
+    reader: Worker<Query>,
+    _lock: Lock,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("version", &self.directory.load().version()).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// The database's file in a state directory.
+    #[must_use]
+    pub fn database(dir: &Path) -> PathBuf {
+        dir.join(files::DATABASE)
+    }
+
+    /// Opens the store in a state directory, which must exist; makes an empty one if there is none. Blocks: call it
+    /// before, or outside of, the async threads.
+    ///
+    /// # Errors
+    /// Another process has the directory; a file can be read by others; the database is damaged, not ours, or of a newer
+    /// schema. In none of these cases is anything changed.
+    pub fn open(dir: &Path, commits: Commits) -> Result<Self, StoreError> {
+        files::check_directory(dir)?;
+        let lock = Lock::acquire(dir)?;
+        let path = files::prepare(dir, &lock)?;
+        // Looked at through a connection that cannot write, before one that can is opened.
+        let state = {
+            let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            files::check_content(&path, &connection)?;
+            load::load(&connection).map_err(|what| files::damaged(&path, what))?
+        };
+        Self::start(&path, lock, state, commits)
+    }
+
+    fn start(path: &Path, lock: Lock, state: State, commits: Commits) -> Result<Self, StoreError> {
+        let directory = Arc::new(ArcSwap::new(Arc::clone(&state.directory)));
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mode: String = connection
+            .pragma_query_value(None, "journal_mode", |row| row.get(0))
+            .map_err(|error| files::damaged(path, error.to_string()))?;
+        if mode != "wal" {
+            return Err(files::damaged(path, format!("it is in journal mode {mode} instead of wal")));
+        }
+        let published = Arc::clone(&directory);
+        let writer = Writer { connection, state, published, commits };
+        let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let writer = Worker::spawn("store-writer", move |jobs| writer.run(jobs))?;
+        let reader = Worker::spawn("store-reader", move |mut queries: mpsc::Receiver<Query>| {
+            while let Some(query) = queries.blocking_recv() {
+                query(&reading);
+            }
+        })?;
+        Ok(Self { directory, writer, reader, _lock: lock })
+    }
+
+    /// Runs a query on the reader thread.
+    fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        async move {
+            let (answer, answered) = oneshot::channel();
+            let query: Query = Box::new(move |connection| {
+                // Whoever has stopped waiting does not want to know.
+                let _ = answer.send(query(connection));
+            });
+            self.reader.send(query).await?;
+            let result = answered.await.map_err(|_| StoreError::Closed)?;
+            result.map_err(|error| StoreError::Unreadable(error.to_string()))
+        }
+        .boxed()
+    }
+}
+
+impl Store for SqliteStore {
+    fn directory(&self) -> Arc<Directory> {
+        self.directory.load_full()
+    }
+
+    fn transact(&self, decision: Decision) -> BoxFuture<'_, Result<Option<Version>, StoreError>> {
+        async move {
+            let (answer, answered) = oneshot::channel();
+            self.writer.send(Job { decision, answer }).await?;
+            answered.await.map_err(|_| StoreError::Closed)?
+        }
+        .boxed()
+    }
+
+    fn certificate(&self, serial: Serial) -> BoxFuture<'_, Result<Option<CertificateRecord>, StoreError>> {
+        self.read(move |connection| {
+            // A number beyond SQLite's range was never given out.
+            let Ok(serial) = i64::try_from(serial.0) else { return Ok(None) };
+            connection
+                .prepare_cached("SELECT * FROM certificates WHERE serial = ?1")?
+                .query_row(params![serial], rows::certificate)
+                .optional()
+        })
+    }
+
+    fn live_certificates(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>> {
+        self.read(move |connection| {
+            // In range: a timestamp ends with the year 9999.
+            let now = i64::try_from(now.millis()).unwrap_or(i64::MAX);
+            connection
+                .prepare_cached("SELECT * FROM certificates WHERE valid_before > ?1 ORDER BY serial")?
+                .query_map(params![now], rows::certificate)?
+                .collect()
+        })
+    }
+
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        self.read(move |connection| {
+            // Numbers beyond SQLite's range are beyond every entry and every count of entries.
+            let after = i64::try_from(query.after).unwrap_or(i64::MAX);
+            let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+            let sql = if query.latest {
+                "SELECT * FROM (SELECT * FROM audit WHERE seq > ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq"
+            } else {
+                "SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+            };
+            connection.prepare_cached(sql)?.query_map(params![after, limit], rows::entry)?.collect()
+        })
+    }
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    // No mutex: a connection belongs to one thread. No URI: a path is a path.
+    Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .and_then(|connection| configure(&connection).map(|()| connection))
+        .map_err(|error| files::damaged(path, error.to_string()))
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Against a file that somebody has prepared: no functions or writes from inside its schema.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_LIMIT, |_| Ok(()))
+}
+
+/// A thread that works through a queue, and is waited for when this is dropped.
+struct Worker<T> {
+    /// Present until it is dropped.
+    queue: Option<mpsc::Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn spawn(name: &str, work: impl FnOnce(mpsc::Receiver<T>) + Send + 'static) -> Result<Self, StoreError> {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || work(waiting))
+            .map_err(|error| StoreError::Failed(format!("no thread for {name}: {error}")))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    async fn send(&self, item: T) -> Result<(), StoreError> {
+        match &self.queue {
+            Some(queue) => queue.send(item).await.map_err(|_| StoreError::Closed),
+            None => Err(StoreError::Closed),
+        }
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A database that is damaged, not ours, newer, or open to others: refused by name, with advice, and left as it is.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
+
+use certgate::{
+    domain::{Mutation, Org, OrgId, Timestamp},
+    store::{Change, SqliteStore, Store, StoreError},
+};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc::unbounded_channel;
+
+const PAGE: usize = 4096;
+
+fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
+    let (commits, _) = unbounded_channel();
+    SqliteStore::open(dir, commits)
+}
+
+/// A state directory with a small database, closed.
+fn state() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mutations = (1..200)
+        .map(|id| {
+            let name = format!("org-{id}").parse().unwrap();
+            Mutation::OrgCreated(Org { id: OrgId(id), name, created: Timestamp::from_secs(id) })
+        })
+        .collect();
+    let change = Change { mutations, ..Change::default() };
+    runtime.block_on(store.transact(Box::new(|_| Some(change)))).unwrap();
+    drop(store);
+    let path = dir.path().join("directory.sqlite3");
+    (dir, path)
+}
+
+/// That opening fails with a message that has `what`, and leaves the file alone.
+#[track_caller]
+fn refused(dir: &Path, path: &Path, what: &str) {
+    let before = fs::read(path).unwrap();
+    let changed = fs::metadata(path).unwrap().modified().unwrap();
+    let error = open(dir).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with(path.to_str().unwrap()), "{text}");
+    assert!(text.contains(what) && text.contains("Nothing was changed. "), "{text}");
+    assert!(!text.contains('\n') && !text.ends_with("changed. "), "{text}");
+    assert!(fs::read(path).unwrap() == before, "the file was changed");
+    assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), changed);
+}
+
+#[test]
+fn an_emptied_or_cut_off_database_is_refused() {
+    let (dir, path) = state();
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 1, 99] {
+        fs::write(&path, &whole[..length]).unwrap();
+        refused(dir.path(), &path, "empty or cut off");
+    }
+    for length in [100, PAGE, whole.len() / 2, whole.len() - PAGE, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        refused(dir.path(), &path, "the file is cut off");
+    }
+    fs::write(&path, &whole).unwrap();
+    open(dir.path()).unwrap();
+}
+
+#[test]
+fn garbage_is_refused() {
+    let (dir, path) = state();
+    fs::write(&path, vec![0xa5; 10 * PAGE]).unwrap();
+    refused(dir.path(), &path, "not a database");
+}
+
+#[test]
+fn any_overwritten_page_is_noticed() {
+    let (dir, path) = state();
+    let whole = fs::read(&path).unwrap();
+    let pages = whole.len() / PAGE;
+    assert!(pages > 20);
+    for page in 0..pages {
+        for garbage in [0xa5, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[page * PAGE..(page + 1) * PAGE].fill(garbage);
+            fs::write(&path, bytes).unwrap();
+            refused(dir.path(), &path, "");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_no_certgate_writes_is_refused() {
+    let (dir, path) = state();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute("UPDATE orgs SET name = 'Not A Name' WHERE id = 7", []).unwrap();
+    drop(connection);
+    refused(dir.path(), &path, "column name: organization name must be");
+}
+
+#[test]
+fn a_missing_table_is_refused() {
+    let (dir, path) = state();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("DROP TABLE denied_serials").unwrap();
+    refused(dir.path(), &path, "denied_serials");
+}
+
+#[test]
+fn a_database_of_another_application_is_refused() {
+    let (dir, path) = state();
+    fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    refused(dir.path(), &path, "another application");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let (dir, path) = state();
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    refused(dir.path(), &path, "newer certgate (schema 2; this one knows 1)");
+}
+
+#[test]
+fn a_database_that_others_can_read_is_refused() {
+    let (dir, path) = state();
+    for mode in [0o640, 0o604, 0o620, 0o602, 0o660] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        refused(dir.path(), &path, "others may read or write it");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_directory_that_others_can_write_to_is_refused() {
+    let (dir, path) = state();
+    for mode in [0o770, 0o777, 0o1777] {
+        fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+        let text = open(dir.path()).map(drop).unwrap_err().to_string();
+        assert!(text.contains("others may write to it"), "{text}");
+    }
+    assert!(path.exists());
+}
+
+#[test]
+fn what_is_not_a_file_is_refused() {
+    let (dir, path) = state();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    assert!(open(dir.path()).is_err(), "a symbolic link");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(open(dir.path()).is_err(), "a directory");
+    assert!(open(&dir.path().join("nowhere")).is_err(), "no state directory");
+}
