@@ -122,6 +122,11 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
     if invocation.words.len() > MAX_WORDS {
         return output(Output { stderr: format!("more than {MAX_WORDS} words\n"), exit: 2, ..Output::default() });
     }
+    // Before the parser, which repeats what it does not understand.
+    if invocation.words.join(" ").contains("PRIVATE KEY") {
+        let stderr = format!("{}\n", crate::domain::KeyError::Private);
+        return output(Output { stderr, exit: 1, ..Output::default() });
+    }
     let line = match grammar::parse(&program, &invocation.words) {
         Ok(line) => line,
         Err(Output { stdout, stderr, exit }) => return output(Output { stdout, stderr, exit }),
