@@ -11,5 +11,6 @@ pub mod cli;
 pub mod command;
 pub mod daemon;
 pub mod domain;
+pub mod node;
 pub mod policy;
 pub mod store;

@@ -1,2 +1,5 @@
-//! Placeholder until wired.
-fn main() {}
+//! The helper that sshd asks for principals; see [`certgate::node::helper`].
+
+fn main() -> std::process::ExitCode {
+    certgate::node::helper::main()
+}

@@ -3,8 +3,11 @@
 //! describe them.
 
 mod signed;
+pub mod table;
+mod table_writer;
 
 pub use signed::{
     Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
     SignedBundle,
 };
+pub use table_writer::{CompileError, compile};

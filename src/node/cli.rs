@@ -1,0 +1,162 @@
+//! The command line of `certgate-node`, and what surrounds its two commands: the runtime, the log, signals and
+//! systemd.
+
+use super::{
+    config::NodeConfig,
+    join::{self, Places},
+    run::{self, Clock},
+    sshd::Sshd,
+};
+use clap::{Args, Parser, Subcommand};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Makes this machine a node of a cluster, and keeps it one.
+#[derive(Debug, Parser)]
+#[command(name = "certgate-node", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this machine a node, with the token that `node token` printed on the bastion
+    Join(Box<JoinArgs>),
+    /// Run the agent: keep the access table as the authority says (what the service runs)
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// What `join` wrote
+    #[arg(long, value_name = "FILE", default_value = "/etc/certgate/node.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// The join token; it begins with cgt1_
+    token: String,
+    /// Where to write what `run` reads
+    #[arg(long, value_name = "FILE", default_value = "/etc/certgate/node.toml")]
+    config: PathBuf,
+    /// Where the bundle and the access table are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/certgate-node")]
+    state_dir: PathBuf,
+    /// This machine's host private key: its identity as a node
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/ssh_host_ed25519_key")]
+    host_key: PathBuf,
+    /// sshd itself, by its whole path
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/sshd")]
+    sshd: PathBuf,
+    /// sshd's main configuration file, which must include the drop-in
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
+    sshd_config: PathBuf,
+    /// The sshd configuration file to write
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config.d/10-certgate.conf")]
+    drop_in: PathBuf,
+    /// The helper that sshd asks on every login
+    #[arg(long, value_name = "FILE", default_value = "/usr/lib/certgate/certgate-principals")]
+    helper: PathBuf,
+    /// The user as whom sshd runs the helper
+    #[arg(long, value_name = "USER", default_value = "nobody")]
+    helper_user: String,
+    /// The command that makes sshd read its configuration again, without a shell
+    /// [default: systemctl reload ssh, or sshd]
+    #[arg(long, value_name = "COMMAND", value_parser = |text: &str| join::reload_words(text).map(Reload))]
+    reload: Option<Reload>,
+    /// Do not reload sshd, now or when the host certificate is renewed
+    #[arg(long, conflicts_with = "reload")]
+    no_reload: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Reload(Vec<String>);
+
+impl JoinArgs {
+    fn places(self) -> Places {
+        let service = |name: &str| vec!["systemctl".to_owned(), "reload".to_owned(), name.to_owned()];
+        let reload = match self.reload {
+            _ if self.no_reload => vec![],
+            Some(Reload(words)) => vec![words],
+            // Debian calls the service ssh, others sshd.
+            None => vec![service("ssh"), service("sshd")],
+        };
+        Places {
+            config: self.config,
+            state_dir: self.state_dir,
+            host_key: self.host_key,
+            sshd: Sshd { program: self.sshd, config: self.sshd_config },
+            drop_in: self.drop_in,
+            helper: self.helper,
+            helper_user: self.helper_user,
+            reload,
+        }
+    }
+}
+
+/// The whole program. Exit status 0, 1 (refused or failed) or 2 (usage).
+#[must_use]
+pub fn main(clock: Clock) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            // A terminal that is gone has nobody to tell.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match cli.command {
+        Command::Join(mut args) => {
+            let token = std::mem::take(&mut args.token);
+            let joined = runtime.block_on(join::join(&token, &args.places(), clock, say));
+            joined.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }
+        Command::Run(args) => {
+            let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+            let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,certgate=info"));
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).init();
+            let config = match NodeConfig::load(&args.config) {
+                Ok(config) => config,
+                Err(error) => return failed(&error),
+            };
+            runtime.block_on(serve(config, clock))
+        }
+    }
+}
+
+async fn serve(config: NodeConfig, clock: Clock) -> ExitCode {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else { return failed(&"signals cannot be received") };
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // Without systemd these do nothing.
+    let tell = |state| drop(sd_notify::notify(&[state]));
+    let result = run::run(config, clock, || tell(sd_notify::NotifyState::Ready), stop).await;
+    tell(sd_notify::NotifyState::Stopping);
+    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn say(line: &str) {
+    // Progress for a person; nobody may be there.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn failed(error: &impl std::fmt::Display) -> ExitCode {
+    say(&format!("certgate-node: {error}"));
+    ExitCode::FAILURE
+}

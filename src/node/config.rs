@@ -1,0 +1,133 @@
+//! node.toml: what a node was told when it joined, and where it keeps things. `certgate-node join` writes it,
+//! `certgate-node run` reads it.
+
+use super::files::{self, FileError, Mode};
+use crate::{
+    bundle::BundleKey,
+    domain::{ClusterPath, Fingerprint, NodePath},
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Longer than any node.toml.
+const MAX_CONFIG_BYTES: usize = 64 * 1024;
+
+/// What `certgate-node run` needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's name.
+    pub node: NodePath,
+    /// Gateways, each `HOST:PORT`, tried in turn.
+    pub gateways: Vec<String>,
+    /// Fingerprints of the gateways' host keys: nobody else is talked to.
+    pub gateway_host_keys: Vec<Fingerprint>,
+    /// Keys whose bundles are taken.
+    pub bundle_keys: Vec<BundleKey>,
+    /// Where the bundle, the access table, the CA file and the host certificate are.
+    pub state_dir: PathBuf,
+    /// The node's own host private key, which is its identity.
+    pub host_key: PathBuf,
+    /// The command that makes sshd read a renewed host certificate, in words; run without a shell. None if empty.
+    #[serde(default)]
+    pub reload: Vec<String>,
+}
+
+/// node.toml cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read or written.
+    #[error("{0}; 'certgate-node join TOKEN' writes this file")]
+    File(#[from] FileError),
+    /// It does not say what it must.
+    #[error("{}: {why}", .path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Which part of it is wrong.
+        why: String,
+    },
+}
+
+impl NodeConfig {
+    /// Reads and checks it.
+    ///
+    /// # Errors
+    /// It cannot be read, others can write to it, or it does not say what it must.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let content = |why: String| ConfigError::Content { path: path.to_owned(), why };
+        let bytes = files::read(path, MAX_CONFIG_BYTES)?;
+        let text = String::from_utf8(bytes).map_err(|_| content("not UTF-8".into()))?;
+        let config: Self = toml::from_str(&text).map_err(|error| content(error.message().to_owned()))?;
+        for (empty, name) in [
+            (config.gateways.is_empty(), "gateways"),
+            (config.gateway_host_keys.is_empty(), "gateway_host_keys"),
+            (config.bundle_keys.is_empty(), "bundle_keys"),
+        ] {
+            if empty {
+                return Err(content(format!("{name} is empty")));
+            }
+        }
+        Ok(config)
+    }
+
+    /// As it stands in the file.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let text = toml::to_string(self)?;
+        Ok(format!("# Written by 'certgate-node join'.\n{text}"))
+    }
+
+    /// The cluster that the node belongs to.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterPath {
+        ClusterPath { cluster: self.node.cluster.clone(), org: self.node.org.clone() }
+    }
+}
+
+/// How node.toml is kept: it holds no secret, but nobody else needs it.
+pub const CONFIG_MODE: Mode = Mode::Private;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::SigningKey;
+
+    fn config() -> NodeConfig {
+        NodeConfig {
+            node: "login-0.h100.acme".parse().unwrap(),
+            gateways: vec!["bastion.example.com:22".into()],
+            gateway_host_keys: vec![Fingerprint::from_bytes([3; 32])],
+            bundle_keys: vec![BundleKey::from(&SigningKey::from_bytes(&[7; 32]))],
+            state_dir: "/var/lib/certgate-node".into(),
+            host_key: "/etc/ssh/ssh_host_ed25519_key".into(),
+            reload: vec!["systemctl".into(), "reload".into(), "ssh".into()],
+        }
+    }
+
+    #[test]
+    fn what_join_writes_run_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        files::replace(&path, config().to_toml().unwrap().as_bytes(), CONFIG_MODE).unwrap();
+        assert_eq!(NodeConfig::load(&path).unwrap(), config());
+    }
+
+    #[test]
+    fn nothing_to_trust_and_unknown_words_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        for bad in [
+            NodeConfig { gateway_host_keys: vec![], ..config() }.to_toml().unwrap(),
+            NodeConfig { bundle_keys: vec![], ..config() }.to_toml().unwrap(),
+            NodeConfig { gateways: vec![], ..config() }.to_toml().unwrap(),
+            format!("{}\ninsecure = true\n", config().to_toml().unwrap()),
+        ] {
+            files::replace(&path, bad.as_bytes(), CONFIG_MODE).unwrap();
+            assert!(matches!(NodeConfig::load(&path), Err(ConfigError::Content { .. })), "{bad}");
+        }
+    }
+}

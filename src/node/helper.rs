@@ -1,0 +1,261 @@
+//! `certgate-principals`: with which principals may this login be used now? sshd asks on every login
+//! (AuthorizedPrincipalsCommand) and waits, so there is no network, no lock and no parsing here: one file is mapped and
+//! searched. Nothing is used but the access table's reader, the standard library and libc.
+//!
+//! Whatever goes wrong prints nothing, and nothing printed means nobody is let in. What an operator has to mend also
+//! leaves one line in the system's log, for sshd throws the standard error of this command away (misc.c, `subprocess`).
+
+use crate::bundle::table::{MAX_TABLE_BYTES, Table, TableError};
+use std::{
+    ffi::{CString, OsStr, OsString},
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        },
+    },
+    path::Path,
+    process::ExitCode,
+    ptr, slice,
+};
+
+/// Where the agent keeps the table unless told otherwise.
+pub const DEFAULT_TABLE: &str = "/var/lib/certgate-node/access.table";
+
+const USAGE: &str = "usage: certgate-principals [--table PATH] LOGIN SERIAL KEYFP CAFP KEYID (sshd: %u %s %f %F %i)";
+
+/// What sshd tells of a login (sshd_config(5), TOKENS). None of it is escaped, and the key ID is whatever the CA wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// `%u`
+    pub login: &'a [u8],
+    /// `%s`
+    pub serial: &'a [u8],
+    /// `%f`
+    pub key: &'a [u8],
+    /// `%F`
+    pub ca: &'a [u8],
+    /// `%i`
+    pub key_id: &'a [u8],
+}
+
+/// The lines to print: empty for anyone who may not log in.
+///
+/// # Errors
+/// The table is damaged where the answer depends on it.
+pub fn answer<'a>(table: &Table<'a>, question: &Question<'_>) -> Result<&'a [u8], TableError> {
+    const NOTHING: Result<&[u8], TableError> = Ok(&[]);
+    let Question { login, serial, key, ca, key_id } = *question;
+    // A table never holds root; should one ever, it is refused here.
+    if login == b"root" || !is_name(login) || !is_name(key_id) {
+        return NOTHING;
+    }
+    let (Some(serial), Some(key), Some(ca)) = (number(serial), fingerprint(key), fingerprint(ca)) else {
+        return NOTHING;
+    };
+    if !table.is_user_ca(&ca)? || table.serial_is_denied(serial)? || table.key_is_denied(&key)? {
+        return NOTHING;
+    }
+    match table.login(login)? {
+        Some(entry) if entry.shared || key_id == login => Ok(entry.principals),
+        _ => NOTHING,
+    }
+}
+
+/// The alphabet of logins and user names; the table says which of them exist.
+fn is_name(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// A decimal number as sshd prints it (`%llu`).
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// `SHA256:` and 43 characters of base64 without padding, as OpenSSH prints fingerprints.
+fn fingerprint(text: &[u8]) -> Option<[u8; 32]> {
+    let encoded = text.strip_prefix(b"SHA256:").filter(|encoded| encoded.len() == 43)?;
+    let mut digest = [0; 32];
+    let mut bytes = digest.iter_mut();
+    let (mut bits, mut held) = (0_u32, 0);
+    for character in encoded {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            *bytes.next()? = (bits >> held) as u8;
+            bits &= (1 << held) - 1;
+        }
+    }
+    // Two bits are left over; a second spelling of the same fingerprint is not taken.
+    (bits == 0).then_some(digest)
+}
+
+/// Why nobody is let in.
+enum Fault {
+    /// Called wrongly.
+    Usage,
+    /// The file cannot be opened, mapped or written from.
+    Io(io::Error),
+    /// The file is not one to believe.
+    File(&'static str),
+    /// What is in it is not.
+    Table(TableError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage => f.write_str(USAGE),
+            Self::Io(error) => error.fmt(f),
+            Self::File(why) => f.write_str(why),
+            Self::Table(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A file's bytes as they are on disk. The agent replaces the file by rename and never writes into it, so what is
+/// mapped stays as it is.
+struct Mapping {
+    start: *mut libc::c_void,
+    length: usize,
+}
+
+impl Mapping {
+    /// Opens, then checks the descriptor, so that what was checked is what is read.
+    fn open(path: &Path) -> Result<Self, Fault> {
+        // Not blocking: a FIFO in the table's place must not hang every login.
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+            if error.raw_os_error() == Some(libc::ELOOP) { Fault::File("a symbolic link") } else { Fault::Io(error) }
+        })?;
+        let meta = file.metadata().map_err(Fault::Io)?;
+        if !meta.file_type().is_file() {
+            return Err(Fault::File(if meta.file_type().is_fifo() { "a FIFO, not a file" } else { "not a file" }));
+        }
+        if meta.uid() != 0 {
+            return Err(Fault::File("not owned by root"));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return Err(Fault::File("writable by others than root"));
+        }
+        let length = usize::try_from(meta.size()).ok().filter(|length| *length <= MAX_TABLE_BYTES);
+        let length = length.filter(|length| *length > 0).ok_or(Fault::Table(TableError::Length))?;
+        Self::map(&file, length)
+    }
+
+    fn map(file: &File, length: usize) -> Result<Self, Fault> {
+        // SAFETY: a new mapping at an address that the kernel chooses; nothing else points there.
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_fd().as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED { Err(Fault::Io(io::Error::last_os_error())) } else { Ok(Self { start, length }) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `start` is a mapping of `length` readable bytes that lives as long as `self`, and `map` refused a
+        // failure. The file's owner, root, does not change it in place.
+        unsafe { slice::from_raw_parts(self.start.cast(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what `map` mapped; no slice of it outlives `self`.
+        unsafe { libc::munmap(self.start, self.length) };
+    }
+}
+
+fn run(path: &Path, words: &[&[u8]]) -> Result<(), Fault> {
+    let [login, serial, key, ca, key_id] = *words else { return Err(Fault::Usage) };
+    let mapping = Mapping::open(path)?;
+    let table = Table::open(mapping.bytes()).map_err(Fault::Table)?;
+    let lines = answer(&table, &Question { login, serial, key, ca, key_id }).map_err(Fault::Table)?;
+    // Past the standard library's line buffer, which would make several writes of it.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Fault::Io)?;
+    File::from(stdout).write_all(lines).map_err(Fault::Io)
+}
+
+/// The whole program. Exit status 0 if the table could be asked, whatever the answer; 1 if not; 2 if called wrongly.
+/// sshd lets nobody in on 1 and 2 even if something had been printed.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
+    let (path, words) = match &words[..] {
+        [b"--table", path, words @ ..] => (Path::new(OsStr::from_bytes(path)), words),
+        words => (Path::new(DEFAULT_TABLE), words),
+    };
+    match run(path, words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            report(path, &fault);
+            ExitCode::from(if matches!(fault, Fault::Usage) { 2 } else { 1 })
+        }
+    }
+}
+
+/// One line in the system's log (the journal, through /dev/log), and the same on standard error.
+fn report(path: &Path, fault: &Fault) {
+    let place = path.display().to_string();
+    let line = match fault {
+        Fault::Usage => fault.to_string(),
+        fault => format!("nobody is let in by certificate: {}: {fault}", place.escape_debug()),
+    };
+    // Standard error may be closed; the log is what counts.
+    let _ = writeln!(io::stderr(), "certgate-principals: {line}");
+    let Ok(line) = CString::new(line) else { return };
+    // SAFETY: three C strings that end in a zero and live as long as the process is in these calls; the format has
+    // exactly one string.
+    unsafe {
+        libc::openlog(c"certgate-principals".as_ptr(), libc::LOG_PID, libc::LOG_AUTH);
+        libc::syslog(libc::LOG_ERR, c"%s".as_ptr(), line.as_ptr());
+        libc::closelog();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Fingerprint;
+
+    #[test]
+    fn fingerprints_are_read_as_openssh_writes_them_and_in_no_other_way() {
+        for seed in 0..=255_u8 {
+            let bytes = std::array::from_fn(|i| seed.wrapping_mul(31).wrapping_add(i as u8 * 7));
+            let text = Fingerprint::from_bytes(bytes).to_string();
+            assert_eq!(fingerprint(text.as_bytes()), Some(bytes));
+        }
+        let good = Fingerprint::from_bytes([0; 32]).to_string();
+        assert_eq!(fingerprint(good.replace("SHA256", "MD5").as_bytes()), None);
+        assert_eq!(fingerprint(format!("{good}=").as_bytes()), None);
+        assert_eq!(fingerprint(&good.as_bytes()[..good.len() - 1]), None);
+        // The last character holds four bits of the digest and two that must be zero.
+        assert_eq!(fingerprint(format!("{}B", &good[..good.len() - 1]).as_bytes()), None);
+        assert_eq!(fingerprint(good.replace('A', " ").as_bytes()), None);
+    }
+
+    #[test]
+    fn a_serial_is_what_sshd_prints() {
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"18446744073709551616", b"0x1", b"1\n"] {
+            assert_eq!(number(bad), None);
+        }
+    }
+}

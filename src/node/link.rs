@@ -1,0 +1,315 @@
+//! One SSH connection to a gateway, and the lines of JSON on it. The gateway is known by its host key alone; the node
+//! is known there by its own. What the lines mean is [`super::agent`]'s and [`super::join`]'s.
+
+use super::{files, state_dir::MAX_SIGNED_BYTES};
+use crate::{
+    app::protocol::{FromNode, NODE_SUBSYSTEM},
+    domain::{Fingerprint, PublicKey},
+};
+use russh::{
+    ChannelMsg,
+    client::{self, DisconnectReason},
+    keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+/// From the first packet to the open channel.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// A gateway that is silent for three of them is gone.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The longest line that is read: a message around a signed bundle.
+const MAX_LINE: usize = MAX_SIGNED_BYTES;
+/// Longer than any private key's file.
+const MAX_HOST_KEY_BYTES: usize = 64 * 1024;
+
+/// Why there is no connection, or no more.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LinkError {
+    /// No TCP connection, or SSH broke down.
+    #[error("{gateway}: {why}")]
+    Transport {
+        /// Which gateway.
+        gateway: String,
+        /// Why.
+        why: String,
+    },
+    /// It took too long.
+    #[error("{0}: no answer in {secs} s", secs = OPEN_TIMEOUT.as_secs())]
+    Timeout(String),
+    /// Not one of the gateways that this node was told of.
+    #[error(
+        "{gateway}: its host key is {found}, which is not one of the gateway's; somebody may be in between, or the \
+         gateway has a new key: then join again with a new token"
+    )]
+    HostKey {
+        /// Which gateway.
+        gateway: String,
+        /// The key that it has shown.
+        found: Fingerprint,
+    },
+    /// The gateway does not know this host key.
+    #[error("{0}: the gateway does not accept this node's host key")]
+    Refused(String),
+    /// The gateway has no such subsystem.
+    #[error("{0}: the gateway does not talk to nodes")]
+    Subsystem(String),
+    /// The gateway ended the connection.
+    #[error("{gateway}: the gateway ended the connection: {message}")]
+    Ended {
+        /// Which gateway.
+        gateway: String,
+        /// What it said.
+        message: String,
+    },
+    /// A line longer than any that is meant for a node.
+    #[error("{0}: the gateway sent too much")]
+    TooLong(String),
+}
+
+/// The node's host key cannot be used.
+#[derive(Debug, Error)]
+pub enum HostKeyError {
+    /// It cannot be read.
+    #[error("the host key {0}")]
+    File(#[from] files::FileError),
+    /// It is not a private key in OpenSSH's format, without a passphrase.
+    #[error("the host key {} is not a private key in OpenSSH's format without a passphrase", .0.display())]
+    Format(PathBuf),
+    /// It is of a kind that is not accepted.
+    #[error("the host key {}: {why}", .path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: crate::domain::KeyError,
+    },
+}
+
+/// The node's host key: its identity.
+#[derive(Clone, Debug)]
+pub struct HostKey {
+    secret: Arc<PrivateKey>,
+    /// The public half.
+    pub public: PublicKey,
+}
+
+impl HostKey {
+    /// Reads it as sshd does.
+    ///
+    /// # Errors
+    /// It is missing, others can write to it, or it is no key that is accepted.
+    pub fn load(path: &Path) -> Result<Self, HostKeyError> {
+        let bytes = zeroize::Zeroizing::new(files::read(path, MAX_HOST_KEY_BYTES)?);
+        let format = |_| HostKeyError::Format(path.to_owned());
+        let secret = PrivateKey::from_openssh(&bytes[..]).map_err(format)?;
+        if secret.is_encrypted() {
+            return Err(HostKeyError::Format(path.to_owned()));
+        }
+        let public = PublicKey::from_key_data(secret.public_key().key_data())
+            .map_err(|why| HostKeyError::Kind { path: path.to_owned(), why })?;
+        Ok(Self { secret: Arc::new(secret), public })
+    }
+}
+
+/// What the handler sees and the one who waits for the connection wants to know.
+#[derive(Debug, Default)]
+struct Seen {
+    wrong_key: Option<Fingerprint>,
+    message: Option<String>,
+}
+
+struct Handler {
+    known: Vec<Fingerprint>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+fn note(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
+    // Two fields of plain values: they are whole even if a thread panicked beside them.
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl client::Handler for Handler {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        // The gateway is pinned by its key, with or without a certificate around it.
+        let found = match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => Fingerprint::of(key.key_data()),
+            PublicKeyOrCertificate::Certificate(certificate) => Fingerprint::of(certificate.public_key()),
+        };
+        let known = self.known.contains(&found);
+        if !known {
+            note(&self.seen).wrong_key = Some(found);
+        }
+        Ok(known)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(info) => {
+                let message = info.message.chars().filter(|c| !c.is_control()).take(500).collect();
+                note(&self.seen).message = Some(message);
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+}
+
+/// An open channel to a gateway.
+pub struct Link {
+    gateway: String,
+    // The connection ends with its handle.
+    _handle: client::Handle<Handler>,
+    channel: russh::Channel<client::Msg>,
+    seen: Arc<Mutex<Seen>>,
+    lines: Lines,
+}
+
+impl Link {
+    /// Connects to `HOST:PORT`, checks that its host key is one of `known`, proves the node's own, and opens the
+    /// channel.
+    ///
+    /// # Errors
+    /// Whatever fails first, or the time is over.
+    pub async fn open(gateway: &str, login: &str, key: &HostKey, known: &[Fingerprint]) -> Result<Self, LinkError> {
+        tokio::time::timeout(OPEN_TIMEOUT, Self::establish(gateway, login, key, known))
+            .await
+            .unwrap_or_else(|_| Err(LinkError::Timeout(gateway.to_owned())))
+    }
+
+    async fn establish(gateway: &str, login: &str, key: &HostKey, known: &[Fingerprint]) -> Result<Self, LinkError> {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let handler = Handler { known: known.to_vec(), seen: Arc::clone(&seen) };
+        let failed = |error: russh::Error| why(gateway, &seen, &error.to_string());
+
+        let stream = TcpStream::connect(gateway).await.map_err(|error| why(gateway, &seen, &error.to_string()))?;
+        // Small messages that somebody waits for; without it they only get slower.
+        let _ = stream.set_nodelay(true);
+        let config =
+            client::Config { keepalive_interval: Some(KEEPALIVE), keepalive_max: 3, ..client::Config::default() };
+        let mut handle = client::connect_stream(Arc::new(config), stream, handler).await.map_err(failed)?;
+        let hash = handle.best_supported_rsa_hash().await.map_err(failed)?.flatten();
+        let identity = PrivateKeyWithHashAlg::new(Arc::clone(&key.secret), hash);
+        if !handle.authenticate_publickey(login, identity).await.map_err(failed)?.success() {
+            return Err(LinkError::Refused(gateway.to_owned()));
+        }
+        let mut channel = handle.channel_open_session().await.map_err(failed)?;
+        channel.request_subsystem(true, NODE_SUBSYSTEM).await.map_err(failed)?;
+        let mut lines = Lines::default();
+        loop {
+            match channel.wait().await {
+                Some(ChannelMsg::Success) => break,
+                // The gateway may speak before its answer is through.
+                Some(ChannelMsg::Data { data }) => lines.push(&data),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                Some(_) => return Err(LinkError::Subsystem(gateway.to_owned())),
+                None => return Err(why(gateway, &seen, "the connection broke")),
+            }
+        }
+        Ok(Self { gateway: gateway.to_owned(), _handle: handle, channel, seen, lines })
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&self, message: &FromNode) -> Result<(), LinkError> {
+        let line = serde_json::to_string(message).map_err(|error| self.broken(&error.to_string()))?;
+        let sent = self.channel.data_bytes(format!("{line}\n").into_bytes()).await;
+        sent.map_err(|error| self.broken(&error.to_string()))
+    }
+
+    /// The next line, without its end. Nothing is lost when the future is dropped and asked for again.
+    ///
+    /// # Errors
+    /// The connection is gone, or the line is longer than [`MAX_SIGNED_BYTES`].
+    pub async fn receive(&mut self) -> Result<Vec<u8>, LinkError> {
+        loop {
+            if let Some(line) = self.lines.next() {
+                return Ok(line);
+            }
+            if self.lines.is_too_long() {
+                return Err(LinkError::TooLong(self.gateway.clone()));
+            }
+            match self.channel.wait().await {
+                Some(ChannelMsg::Data { data }) => self.lines.push(&data),
+                Some(ChannelMsg::Eof | ChannelMsg::Close) => return Err(self.broken("the channel was closed")),
+                Some(_) => {}
+                None => return Err(self.broken("the connection broke")),
+            }
+        }
+    }
+
+    fn broken(&self, error: &str) -> LinkError {
+        why(&self.gateway, &self.seen, error)
+    }
+}
+
+/// What is known of the reason, best first.
+fn why(gateway: &str, seen: &Mutex<Seen>, error: &str) -> LinkError {
+    let (gateway, seen) = (gateway.to_owned(), note(seen));
+    if let Some(found) = seen.wrong_key {
+        LinkError::HostKey { gateway, found }
+    } else if let Some(message) = seen.message.clone() {
+        LinkError::Ended { gateway, message }
+    } else {
+        LinkError::Transport { gateway, why: error.to_owned() }
+    }
+}
+
+/// Bytes cut into lines.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// No line ends before this place.
+    searched: usize,
+}
+
+impl Lines {
+    fn push(&mut self, data: &[u8]) {
+        self.bytes.extend_from_slice(data);
+    }
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let Some(end) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
+            self.searched = self.bytes.len();
+            return None;
+        };
+        let rest = self.bytes.split_off(self.searched + end + 1);
+        let mut line = std::mem::replace(&mut self.bytes, rest);
+        line.pop();
+        self.searched = 0;
+        Some(line)
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.bytes.len() > MAX_LINE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_as_they_were_however_they_arrive() {
+        let text = b"one\n\ntwo\nthree";
+        for size in 1..=text.len() {
+            let mut lines = Lines::default();
+            let mut out = vec![];
+            for piece in text.chunks(size) {
+                lines.push(piece);
+                out.extend(std::iter::from_fn(|| lines.next()));
+            }
+            assert_eq!(out, [&b"one"[..], b"", b"two"]);
+            assert_eq!(lines.bytes, b"three");
+        }
+    }
+}

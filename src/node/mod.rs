@@ -1,0 +1,17 @@
+//! What runs on a node: the helper that sshd asks on every login, the agent that keeps the helper's table as the
+//! authority says, and the command that makes a machine a node.
+//!
+//! Nothing here decides who may do what: it verifies what the authority signed, and installs it. The helper stands
+//! alone; it uses nothing of the other modules, so that nothing of them can slow a login down or fail it.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod files;
+pub mod helper;
+pub mod host_cert;
+pub mod join;
+pub mod link;
+pub mod run;
+pub mod sshd;
+pub mod state_dir;

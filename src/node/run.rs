@@ -1,0 +1,200 @@
+//! `certgate-node run`: performs what [`super::agent`] decides.
+
+use super::{
+    agent::{Action, Agent, Event, Installed, Level, Start},
+    config::NodeConfig,
+    host_cert,
+    link::{HostKey, HostKeyError, Link, LinkError},
+    sshd,
+    state_dir::StateDir,
+};
+use crate::{
+    app::protocol::{NODE_HELLO_SECS, NODE_LOGIN},
+    domain::Timestamp,
+};
+use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
+use thiserror::Error;
+
+/// The agent cannot start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No identity.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+}
+
+/// Reads the clock.
+pub type Clock = fn() -> Timestamp;
+
+/// Runs until `stop` is ready. `ready` is called once, when logins can be decided: at once with the last table, or
+/// when a gateway has been reached.
+///
+/// # Errors
+/// The node's host key cannot be used.
+pub async fn run(
+    config: NodeConfig,
+    clock: Clock,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let (mut edge, mut todo) = Edge::start(config, clock)?;
+    let mut ready = Some(ready);
+    let mut timer = tokio::time::interval(Duration::from_secs(NODE_HELLO_SECS));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    timer.reset();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        while let Some(action) = todo.pop_front() {
+            if let Some(event) = edge.perform(action).await {
+                todo.extend(edge.agent.handle(event));
+            }
+        }
+        if edge.agent.version().is_some() || edge.link.is_some() {
+            ready.take().into_iter().for_each(|ready| ready());
+        }
+        let event = tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = timer.tick() => Event::Tick,
+            event = next_event(&mut edge.link, &mut edge.dialling, clock) => event,
+        };
+        match &event {
+            Event::Connected => timer.reset(),
+            Event::Ended { .. } => edge.link = None,
+            _ => {}
+        }
+        todo.extend(edge.agent.handle(event));
+    }
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Link, LinkError>>>>;
+
+struct Edge {
+    agent: Agent,
+    config: NodeConfig,
+    key: HostKey,
+    state: StateDir,
+    link: Option<Link>,
+    dialling: Option<Dialling>,
+}
+
+impl Edge {
+    fn start(config: NodeConfig, clock: Clock) -> Result<(Self, VecDeque<Action>), RunError> {
+        let key = HostKey::load(&config.host_key)?;
+        let state = StateDir::new(&config.state_dir);
+        let found = state.load(&config.bundle_keys, &config.cluster());
+        match &found.bundle {
+            Ok(bundle) if found.repaired => {
+                tracing::warn!(version = bundle.version.0, "the access table was not what the bundle says; made again");
+            }
+            Ok(bundle) => tracing::info!(version = bundle.version.0, "running with the last bundle"),
+            Err(error) => tracing::error!("no bundle to begin with: {error}"),
+        }
+        let certificate = state.read_host_certificate();
+        let until = certificate.and_then(|line| host_cert::ends(&line, key.public.fingerprint()));
+        let (agent, first) = Agent::new(Start {
+            node: config.node.clone(),
+            host_key: key.public.clone(),
+            trusted: config.bundle_keys.clone(),
+            gateways: config.gateways.len(),
+            bundle: found.bundle.as_ref().ok().map(Installed::from),
+            floor: found.floor,
+            host_certificate_until: until.filter(|until| *until > clock().secs()),
+        });
+        Ok((Self { agent, config, key, state, link: None, dialling: None }, first.into()))
+    }
+
+    async fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Connect { gateway, after } => {
+                self.dial(gateway, after);
+                None
+            }
+            Action::Send(message) => {
+                // A connection that is gone says so to the one who reads from it.
+                let sent = match &self.link {
+                    Some(link) => link.send(&message).await,
+                    None => Ok(()),
+                };
+                sent.err().map(|error| self.ended(&error.to_string()))
+            }
+            Action::Install(parts) => {
+                let state = self.state.clone();
+                let work = move || {
+                    let (bundle, signed) = *parts;
+                    let installed = Installed::from(&bundle);
+                    state.install(&bundle, &signed).map(|()| installed).map_err(|error| error.to_string())
+                };
+                Some(Event::Installed(blocking(work).await))
+            }
+            Action::InstallHostCertificate { line, until } => {
+                let (state, reload) = (self.state.clone(), self.config.reload.clone());
+                let work = move || {
+                    state.install_host_certificate(&line).map_err(|error| error.to_string())?;
+                    sshd::reload(&reload).map(|()| until).map_err(|error| error.to_string())
+                };
+                Some(Event::HostCertificateInstalled(blocking(work).await))
+            }
+            Action::Disconnect(why) => Some(self.ended(&why)),
+            Action::Log(Level::Info, text) => {
+                tracing::info!("{text}");
+                None
+            }
+            Action::Log(Level::Warning, text) => {
+                tracing::warn!("{text}");
+                None
+            }
+            Action::Log(Level::Error, text) => {
+                tracing::error!("{text}");
+                None
+            }
+        }
+    }
+
+    fn dial(&mut self, gateway: usize, after: Duration) {
+        let Some(address) = self.config.gateways.get(gateway).cloned() else { return };
+        let (key, known) = (self.key.clone(), self.config.gateway_host_keys.clone());
+        self.dialling = Some(Box::pin(async move {
+            tokio::time::sleep(after).await;
+            Link::open(&address, NODE_LOGIN, &key, &known).await
+        }));
+    }
+
+    fn ended(&mut self, why: &str) -> Event {
+        self.link = None;
+        ended(why)
+    }
+}
+
+fn ended(why: &str) -> Event {
+    let mut random = [0; 2];
+    // Without it the wait is only not spread.
+    let _ = getrandom::fill(&mut random);
+    Event::Ended { why: why.to_owned(), jitter: u16::from_le_bytes(random) }
+}
+
+/// Waits for the connection that is being made, or for a line on the one there is; forever if there is neither.
+async fn next_event(link: &mut Option<Link>, dialling: &mut Option<Dialling>, clock: Clock) -> Event {
+    if let Some(future) = dialling {
+        let result = future.await;
+        *dialling = None;
+        return match result {
+            Ok(open) => {
+                *link = Some(open);
+                Event::Connected
+            }
+            Err(error) => ended(&error.to_string()),
+        };
+    }
+    match link {
+        Some(open) => match open.receive().await {
+            Ok(line) => Event::Line(line, clock()),
+            Err(error) => ended(&error.to_string()),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Off the thread that answers the gateway's keepalives.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}

@@ -1,0 +1,195 @@
+//! The state directory: the signed bundle as it came, the access table compiled from it, the CA file and the host
+//! certificate for sshd. The bundle is the truth; the table and the CA file are made from it again when they are not
+//! what it says.
+
+use super::files::{self, FileError, Mode, Staged};
+use crate::{
+    bundle::{
+        Bundle, BundleError, BundleKey, CompileError, MAX_BUNDLE_BYTES, SignedBundle, compile,
+        table::{MAX_TABLE_BYTES, Table},
+    },
+    domain::{ClusterPath, MAX_KEY_BYTES, Version},
+};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// JSON inside JSON: at worst every second byte of the payload is a quote to be escaped.
+pub const MAX_SIGNED_BYTES: usize = 2 * MAX_BUNDLE_BYTES + 64 * 1024;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+/// A bundle was not installed; what was in force before still is.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// It could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// It could not be encoded.
+    #[error("the bundle cannot be written as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// It could not be written.
+    #[error("cannot install the bundle: {0}")]
+    File(#[from] FileError),
+}
+
+/// Why the bundle that lies there is not used.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not a signed bundle.
+    #[error("{}: not a signed bundle: {why}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: serde_json::Error,
+    },
+    /// It is not one for this node.
+    #[error("{}: {why}", .path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: BundleError,
+    },
+    /// The table is newer than the bundle beside it.
+    #[error("{}: version {bundle} is older than the access table's {table}", .path.display())]
+    Older {
+        /// The bundle's file.
+        path: PathBuf,
+        /// The bundle's version.
+        bundle: Version,
+        /// The table's.
+        table: Version,
+    },
+    /// The table could not be made again.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+}
+
+/// What a start finds.
+#[derive(Debug)]
+pub struct Found {
+    /// The bundle in force.
+    pub bundle: Result<Bundle, LoadError>,
+    /// The lowest version that may be installed: a table without its bundle still says how far we were.
+    pub floor: Option<Version>,
+    /// The table or the CA file was not what the bundle says, and was made again.
+    pub repaired: bool,
+}
+
+impl StateDir {
+    /// At this path.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The access table, which the helper reads.
+    #[must_use]
+    pub fn table(&self) -> PathBuf {
+        self.0.join("access.table")
+    }
+
+    /// The signed bundle.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.0.join("bundle.json")
+    }
+
+    /// The CAs of user certificates: sshd's `TrustedUserCAKeys`, which it reads on every login.
+    #[must_use]
+    pub fn user_ca(&self) -> PathBuf {
+        self.0.join("user_ca.pub")
+    }
+
+    /// The host certificate: sshd's `HostCertificate`, which it reads when it starts.
+    #[must_use]
+    pub fn host_certificate(&self) -> PathBuf {
+        self.0.join("ssh_host_key-cert.pub")
+    }
+
+    /// Installs a bundle that was verified. All of it is on the disk before anything is replaced, so that a full disk
+    /// changes nothing; the bundle goes first, so that a crash in between is made good by [`StateDir::load`].
+    ///
+    /// # Errors
+    /// It cannot be compiled or written. What helper and sshd read is either as it was or as the bundle says.
+    pub fn install(&self, bundle: &Bundle, signed: &SignedBundle) -> Result<(), InstallError> {
+        let table = compile(bundle)?;
+        let json = serde_json::to_vec(signed)?;
+        let staged = [
+            Staged::new(&self.bundle(), &json, Mode::Private)?,
+            Staged::new(&self.user_ca(), user_ca_file(bundle).as_bytes(), Mode::Public)?,
+            Staged::new(&self.table(), &table, Mode::Public)?,
+        ];
+        for file in staged {
+            file.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Verifies the bundle that lies there, as strictly as one that arrives, and makes the table and the CA file
+    /// again if they are not exactly what it says.
+    #[must_use]
+    pub fn load(&self, trusted: &[BundleKey], cluster: &ClusterPath) -> Found {
+        let table = files::read(&self.table(), MAX_TABLE_BYTES).ok();
+        let floor = table.as_deref().and_then(|bytes| Table::open(bytes).ok()).map(|table| Version(table.version()));
+        match self.load_bundle(trusted, cluster, floor, table) {
+            Ok((bundle, repaired)) => Found { floor: floor.max(Some(bundle.version)), bundle: Ok(bundle), repaired },
+            Err(error) => Found { bundle: Err(error), floor, repaired: false },
+        }
+    }
+
+    fn load_bundle(
+        &self,
+        trusted: &[BundleKey],
+        cluster: &ClusterPath,
+        floor: Option<Version>,
+        table: Option<Vec<u8>>,
+    ) -> Result<(Bundle, bool), LoadError> {
+        let path = self.bundle();
+        let bytes = files::read(&path, MAX_SIGNED_BYTES)?;
+        let signed: SignedBundle =
+            serde_json::from_slice(&bytes).map_err(|why| LoadError::Format { path: path.clone(), why })?;
+        let bundle =
+            signed.open(trusted, cluster, None).map_err(|why| LoadError::Refused { path: path.clone(), why })?;
+        if let Some(table) = floor.filter(|floor| *floor > bundle.version) {
+            return Err(LoadError::Older { path, bundle: bundle.version, table });
+        }
+        let mut repaired = false;
+        let ca = user_ca_file(&bundle);
+        if files::read(&self.user_ca(), ca.len()).ok().as_deref() != Some(ca.as_bytes()) {
+            files::replace(&self.user_ca(), ca.as_bytes(), Mode::Public).map_err(InstallError::File)?;
+            repaired = true;
+        }
+        let compiled = compile(&bundle).map_err(InstallError::Compile)?;
+        if table.as_ref() != Some(&compiled) {
+            files::replace(&self.table(), &compiled, Mode::Public).map_err(InstallError::File)?;
+            repaired = true;
+        }
+        Ok((bundle, repaired))
+    }
+
+    /// Replaces the host certificate.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn install_host_certificate(&self, line: &str) -> Result<(), FileError> {
+        files::replace(&self.host_certificate(), format!("{}\n", line.trim()).as_bytes(), Mode::Public)
+    }
+
+    /// The host certificate's line, if there is one.
+    #[must_use]
+    pub fn read_host_certificate(&self) -> Option<String> {
+        String::from_utf8(files::read(&self.host_certificate(), 2 * MAX_KEY_BYTES).ok()?).ok()
+    }
+}
+
+/// One key a line, as authorized_keys(5) has them.
+fn user_ca_file(bundle: &Bundle) -> String {
+    bundle.user_ca.iter().map(|key| format!("{key}\n")).collect()
+}

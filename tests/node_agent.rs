@@ -1,0 +1,250 @@
+//! The agent's decisions, event by event: what is refused changes nothing, what was lost is asked for again.
+
+// A test that meets an error has failed; clippy knows that of test functions, but not of what they call.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use certgate::{
+    app::protocol::{FromNode, ToNode},
+    bundle::{Bundle, BundleKey, FORMAT, SignedBundle},
+    domain::{PublicKey, Timestamp, Version},
+    node::agent::{Action, Agent, Event, Installed, Level, Start},
+};
+use ed25519_dalek::SigningKey;
+use ssh_key::{
+    PrivateKey,
+    certificate::{Builder, CertType},
+    private::Ed25519Keypair,
+};
+use std::time::Duration;
+
+const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
+
+fn authority() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+fn ssh_key(seed: u8) -> PrivateKey {
+    PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32]))
+}
+
+fn public(key: &PrivateKey) -> PublicKey {
+    PublicKey::from_key_data(key.public_key().key_data()).unwrap()
+}
+
+fn bundle(cluster: &str, version: u64) -> Bundle {
+    Bundle {
+        format: FORMAT,
+        cluster: cluster.parse().unwrap(),
+        version: Version(version),
+        issued: NOW,
+        logins: vec![],
+        groups: vec![],
+        shared_logins: vec![],
+        denied_serials: vec![],
+        denied_keys: vec![],
+        user_ca: vec![],
+        host_ca: vec![public(&ssh_key(50))],
+    }
+}
+
+fn start(have: Option<u64>) -> Start {
+    Start {
+        node: "login-0.h100.acme".parse().unwrap(),
+        host_key: public(&ssh_key(1)),
+        trusted: vec![BundleKey::from(&authority())],
+        gateways: 2,
+        bundle: have.map(|version| Installed::from(&bundle("h100.acme", version))),
+        floor: have.map(Version),
+        host_certificate_until: None,
+    }
+}
+
+fn connected(have: Option<u64>) -> Agent {
+    let mut agent = Agent::new(start(have)).0;
+    let actions = agent.handle(Event::Connected);
+    assert!(actions.contains(&hello(have)));
+    agent
+}
+
+fn hello(have: Option<u64>) -> Action {
+    Action::Send(FromNode::Hello { have: have.map(Version), host_certificate_until: None })
+}
+
+fn receive(agent: &mut Agent, message: &ToNode) -> Vec<Action> {
+    agent.handle(Event::Line(serde_json::to_vec(message).unwrap(), NOW))
+}
+
+fn signed(cluster: &str, version: u64) -> SignedBundle {
+    SignedBundle::sign(&bundle(cluster, version), &authority()).unwrap()
+}
+
+fn receipt(actions: &[Action]) -> (Option<Version>, Option<&str>) {
+    let receipts = actions.iter().filter_map(|action| match action {
+        Action::Send(FromNode::Receipt { version, problem }) => Some((*version, problem.as_deref())),
+        _ => None,
+    });
+    let receipts: Vec<_> = receipts.collect();
+    assert_eq!(receipts.len(), 1, "{actions:?}");
+    receipts[0]
+}
+
+fn assert_refused(agent: &mut Agent, bundle: SignedBundle, why: &str) {
+    let before = agent.version();
+    let actions = receive(agent, &ToNode::Bundle(bundle));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Install(_))), "{actions:?}");
+    assert!(actions.iter().any(|a| matches!(a, Action::Log(Level::Error, text) if text.contains(why))), "{actions:?}");
+    let (version, problem) = receipt(&actions);
+    assert_eq!(version, before);
+    assert!(problem.unwrap().contains(why));
+    assert_eq!(agent.version(), before);
+}
+
+#[test]
+fn a_bundle_is_installed_and_then_confirmed() {
+    let mut agent = connected(Some(5));
+    let bundle = signed("h100.acme", 6);
+    let actions = receive(&mut agent, &ToNode::Bundle(bundle.clone()));
+    let [Action::Install(parts)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((parts.0.version, &parts.1), (Version(6), &bundle));
+    // Not in force, and not confirmed, before it is on disk.
+    assert_eq!(agent.version(), Some(Version(5)));
+    let actions = agent.handle(Event::Installed(Ok(Installed::from(&parts.0))));
+    assert_eq!(receipt(&actions), (Some(Version(6)), None));
+    assert_eq!(agent.version(), Some(Version(6)));
+}
+
+#[test]
+fn an_older_version_never_replaces_a_newer_one() {
+    assert_refused(&mut connected(Some(5)), signed("h100.acme", 4), "version 4");
+    // Not even when the newer bundle itself has been lost and only its table is left.
+    let mut agent = Agent::new(Start { bundle: None, floor: Some(Version(5)), ..start(None) }).0;
+    assert!(agent.handle(Event::Connected).contains(&hello(None)));
+    assert_refused(&mut agent, signed("h100.acme", 4), "version 4");
+    let actions = receive(&mut agent, &ToNode::Bundle(signed("h100.acme", 5)));
+    assert!(matches!(actions[..], [Action::Install(_)]));
+}
+
+#[test]
+fn another_clusters_bundle_is_refused() {
+    assert_refused(&mut connected(Some(5)), signed("b200.acme", 6), "b200.acme");
+}
+
+#[test]
+fn a_bundle_that_the_authority_did_not_sign_is_refused() {
+    let mut agent = connected(Some(5));
+    let stranger = SigningKey::from_bytes(&[8; 32]);
+    let foreign = SignedBundle::sign(&bundle("h100.acme", 6), &stranger).unwrap();
+    assert_refused(&mut agent, foreign.clone(), "does not know");
+    assert_refused(&mut agent, SignedBundle { key: BundleKey::from(&authority()), ..foreign }, "signature");
+    let mut changed = signed("h100.acme", 6);
+    changed.payload = changed.payload.replace("\"version\":6", "\"version\":7");
+    assert_refused(&mut agent, changed, "signature");
+}
+
+#[test]
+fn an_installation_that_fails_leaves_the_old_version_and_is_tried_again() {
+    let mut agent = connected(Some(5));
+    let bundle = ToNode::Bundle(signed("h100.acme", 6));
+    assert!(matches!(receive(&mut agent, &bundle)[..], [Action::Install(_)]));
+    let actions = agent.handle(Event::Installed(Err("No space left on device".into())));
+    assert_eq!(receipt(&actions), (Some(Version(5)), Some("No space left on device")));
+    // The next hello says what is really there, so the same bundle comes again and is taken.
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert!(matches!(receive(&mut agent, &bundle)[..], [Action::Install(_)]));
+}
+
+#[test]
+fn whoever_reconnects_says_what_they_have_and_gateways_are_tried_in_turn() {
+    let (mut agent, first) = Agent::new(start(Some(5)));
+    assert_eq!(first, [Action::Connect { gateway: 0, after: Duration::ZERO }]);
+    let mut waits = vec![];
+    for round in 1..40 {
+        let actions = agent.handle(Event::Ended { why: "gone".into(), jitter: u16::MAX });
+        let Some(Action::Connect { gateway, after }) = actions.last() else { panic!("{actions:?}") };
+        assert_eq!(*gateway, round % 2);
+        waits.push(*after);
+    }
+    assert!(waits.is_sorted());
+    assert_eq!((waits[0], waits[38]), (Duration::from_secs(1), Duration::from_secs(60)));
+
+    assert!(agent.handle(Event::Connected).contains(&hello(Some(5))));
+    assert!(receive(&mut agent, &ToNode::Welcome { host_certificate: None }).is_empty());
+    // After a welcome the waiting begins anew; jitter halves it at most.
+    let actions = agent.handle(Event::Ended { why: "gone".into(), jitter: 0 });
+    assert!(matches!(actions.last(), Some(Action::Connect { after, .. }) if *after == Duration::from_millis(500)));
+    // Nothing is said into a connection that is gone.
+    assert_eq!(agent.handle(Event::Tick), []);
+}
+
+#[test]
+fn a_silent_gateway_is_left() {
+    let mut agent = connected(Some(5));
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert!(matches!(agent.handle(Event::Tick)[..], [Action::Disconnect(_)]));
+    // One that answers is not, even if all it says is that the authority is away.
+    let mut agent = connected(Some(5));
+    for _ in 0..10 {
+        assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+        assert!(matches!(receive(&mut agent, &ToNode::Unavailable)[..], [Action::Log(Level::Warning, _)]));
+    }
+}
+
+#[test]
+fn a_node_that_is_none_any_more_keeps_its_table_and_does_not_hurry() {
+    let mut agent = connected(Some(5));
+    let actions = receive(&mut agent, &ToNode::Refused);
+    assert!(matches!(actions[..], [Action::Log(Level::Error, _), Action::Disconnect(_)]));
+    let actions = agent.handle(Event::Ended { why: "refused".into(), jitter: u16::MAX });
+    assert!(matches!(actions.last(), Some(Action::Connect { after, .. }) if after.as_secs() == 60));
+    assert_eq!(agent.version(), Some(Version(5)));
+}
+
+#[test]
+fn what_is_not_understood_ends_the_connection() {
+    for line in ["", "{}", "null", "\"welcome\"", "{\"bundle\":{}}", "{\"unheard-of\":1}"] {
+        let actions = connected(Some(5)).handle(Event::Line(line.into(), NOW));
+        assert!(matches!(actions[..], [Action::Disconnect(_)]), "{line}: {actions:?}");
+    }
+}
+
+struct Certificate<'a> {
+    kind: CertType,
+    key: u8,
+    ca: u8,
+    name: &'a str,
+    from: u64,
+}
+
+fn certificate(wanted: &Certificate<'_>) -> String {
+    let subject = ssh_key(wanted.key);
+    let (from, until) = (NOW.secs() + wanted.from, NOW.secs() + wanted.from + 1000);
+    let key = subject.public_key().key_data().clone();
+    let mut builder = Builder::new(vec![1; 16], key, from, until).unwrap();
+    builder.serial(1).unwrap();
+    builder.key_id("host").unwrap();
+    builder.cert_type(wanted.kind).unwrap();
+    builder.valid_principal(wanted.name).unwrap();
+    builder.sign(&ssh_key(wanted.ca)).unwrap().to_openssh().unwrap()
+}
+
+#[test]
+fn a_host_certificate_is_installed_only_if_it_is_for_this_key_this_name_and_from_this_clusters_ca() {
+    let node = "login-0.h100.acme";
+    let right = || Certificate { kind: CertType::Host, key: 1, ca: 50, name: node, from: 0 };
+    let mut agent = connected(Some(5));
+    let mut give = |line: &str| receive(&mut agent, &ToNode::Welcome { host_certificate: Some(line.to_owned()) });
+    let line = certificate(&right());
+    assert_eq!(give(&line), [Action::InstallHostCertificate { line, until: NOW.secs() + 1000 }]);
+    for (wrong, why) in [
+        (Certificate { kind: CertType::User, ..right() }, "not one for hosts"),
+        (Certificate { key: 2, ..right() }, "another host key"),
+        (Certificate { ca: 51, ..right() }, "not signed"),
+        (Certificate { name: "login-1.h100.acme", ..right() }, "does not name"),
+        (Certificate { from: 1, ..right() }, "not valid now"),
+    ] {
+        let actions = give(&certificate(&wrong));
+        assert!(matches!(&actions[..], [Action::Log(Level::Error, text)] if text.contains(why)), "{why}: {actions:?}");
+    }
+    assert!(matches!(give("ssh-ed25519 AAAA")[..], [Action::Log(Level::Error, _)]));
+}
