@@ -6,4 +6,5 @@ pub mod app;
 pub mod audit;
 pub mod bundle;
 pub mod domain;
+pub mod gateway;
 pub mod store;
