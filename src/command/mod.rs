@@ -24,7 +24,7 @@ mod whoami;
 pub use grammar::grammar;
 
 use crate::app::{
-    App, AppError, Asker,
+    App, AppError, Asker, Bastion,
     protocol::{CommandAnswer, Output, Terminal},
 };
 use grammar::{Command, CommandLine};
@@ -112,7 +112,10 @@ impl Context<'_> {
 fn program(app: &App, asker: &Asker) -> String {
     match asker {
         Asker::Operator { .. } => "certgate".into(),
-        Asker::Account { .. } => format!("ssh {}", app.bastion().host),
+        Asker::Account { .. } => match app.bastion() {
+            Bastion { host, port: 22 } => format!("ssh {host}"),
+            Bastion { host, port } => format!("ssh -p {port} {host}"),
+        },
     }
 }
 

@@ -104,8 +104,8 @@ mod tests {
             Some(setting) if setting.contains(" = ") => setting,
             _ => line,
         });
-        let raw = toml::from_str(&settings.collect::<Vec<_>>().join("\n")).unwrap();
-        assert_eq!(crate::gateway::Config::try_from::<crate::gateway::RawConfig>(raw).unwrap().limits, shown.limits);
+        let raw: crate::gateway::RawConfig = toml::from_str(&settings.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(crate::gateway::Config::try_from(raw).unwrap().limits, shown.limits);
     }
 
     #[test]
