@@ -11,6 +11,7 @@ pub mod cli;
 pub mod command;
 pub mod daemon;
 pub mod domain;
+pub mod gateway;
 pub mod node;
 pub mod policy;
 pub mod store;

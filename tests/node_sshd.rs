@@ -405,6 +405,26 @@ fn a_join_that_sshd_does_not_follow_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn what_is_wrong_on_the_machine_is_said_before_the_token_is_used() {
+    let site = Site::new(&["user1"], "good");
+    for (wrong, why) in [
+        ("mkdir -m 700 /srv/state", "/srv/state: only its owner and group can look into it"),
+        ("chmod 775 /srv/certgate-principals", "/srv/certgate-principals: others than root can write to it"),
+        ("chmod 777 /srv", "/srv: others than root can write to it"),
+        ("chown 1000 /srv/certgate-principals", "/srv/certgate-principals: it does not belong to root"),
+        ("rm /srv/certgate-principals", "/srv/certgate-principals: No such file"),
+        ("echo Nonsense >> /srv/ssh/sshd_config", "sshd does not accept its configuration"),
+        ("chmod 666 /srv/ssh/host_key", "sshd does not accept its configuration"),
+    ] {
+        let output = site.machine(&format!("{wrong}\njoin || find /srv/ssh/conf.d /srv/node.toml -type f")).finish();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(why), "{wrong}: {said}");
+        assert_eq!(output.stdout, b"", "{wrong}");
+    }
+    assert_eq!(agents(&site), 0, "the gateway must not hear the secret");
+}
+
+#[test]
 fn nothing_is_written_for_a_token_that_is_refused_or_a_gateway_that_is_another() {
     let site = Site::new(&["user1"], "used");
     let look = "join || find /srv/state /srv/node.toml /srv/ssh/conf.d -type f";

@@ -202,3 +202,58 @@ fn read(path: &Path, evidence: &Path) -> Result<SigningKey, KeyFileError> {
 fn refuse(path: &Path, what: impl Into<String>, next: &'static str) -> KeyFileError {
     KeyFileError::Unsafe { path: path.to_owned(), what: what.into(), next }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn made() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        CaKeys::make(dir.path()).unwrap();
+        dir
+    }
+
+    fn load(dir: &tempfile::TempDir) -> Result<CaKeys, KeyFileError> {
+        CaKeys::load(dir.path(), &dir.path().join("directory.sqlite3"))
+    }
+
+    #[test]
+    fn keys_are_the_owner_s_alone_and_survive_a_restart() {
+        let dir = made();
+        assert!(CaKeys::present(dir.path()));
+        for name in [USER_CA, HOST_CA, BUNDLE_KEY] {
+            assert_eq!(dir.path().join(name).metadata().unwrap().mode() & 0o7777, 0o600, "{name}");
+        }
+        assert_eq!(load(&dir).unwrap().public(), load(&dir).unwrap().public());
+    }
+
+    #[test]
+    fn a_missing_key_is_never_made_anew() {
+        let dir = made();
+        std::fs::remove_file(dir.path().join(USER_CA)).unwrap();
+        assert!(matches!(load(&dir), Err(KeyFileError::Missing { .. })));
+        assert!(!dir.path().join(USER_CA).exists());
+    }
+
+    #[test]
+    fn a_key_that_others_can_get_at_is_refused() {
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610] {
+            let dir = made();
+            std::fs::set_permissions(dir.path().join(HOST_CA), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(load(&dir), Err(KeyFileError::Unsafe { .. })), "{mode:o}");
+        }
+        let dir = made();
+        std::fs::rename(dir.path().join(HOST_CA), dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join(HOST_CA)).unwrap();
+        assert!(matches!(load(&dir), Err(KeyFileError::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_damaged_key_is_named() {
+        let dir = made();
+        std::fs::write(dir.path().join(BUNDLE_KEY), "nonsense").unwrap();
+        let error = load(&dir).err().unwrap().to_string();
+        assert!(error.contains(BUNDLE_KEY) && !error.contains("nonsense"), "{error}");
+    }
+}

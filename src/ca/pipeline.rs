@@ -129,3 +129,115 @@ fn compare(certificate: &Certificate, wanted: &Wanted<'_>, signer: &dyn Signer) 
         Some((what, _)) => Err(SigningError::Differs(what)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ca::CaKeys, domain::Serial, policy::IssuePermit};
+    use std::process::Command;
+
+    fn permit() -> IssuePermit {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk8sJwgtvJwSAGHSLkJL7gTrZgcoLYZQ+9yCxGwBZ1R";
+        IssuePermit {
+            account: crate::domain::AccountId(1),
+            user: "user1".parse().unwrap(),
+            key: key.parse().unwrap(),
+            serial: Serial(u64::MAX),
+            principals: crate::domain::Principals::new(
+                ["user1@acme/ml", "user1@acme/research/b200"].map(|text| text.parse().unwrap()),
+            )
+            .unwrap(),
+            valid_after: 1_800_000_000,
+            valid_before: 1_800_000_300,
+            source_address: Some("192.0.2.0/24,2001:db8::/32".into()),
+            extensions: vec!["permit-X11-forwarding", "permit-pty"],
+        }
+    }
+
+    /// Encoding of options was wrong in two well-known libraries: OpenSSH is who has to understand them.
+    #[test]
+    fn openssh_reads_what_was_decided() {
+        let dir = tempfile::tempdir().unwrap();
+        CaKeys::make(dir.path()).unwrap();
+        let keys = CaKeys::load(dir.path(), dir.path()).unwrap();
+        let path = dir.path().join("cert.pub");
+        std::fs::write(&path, sign_user(&permit(), keys.user.as_ref(), [5; 32]).unwrap()).unwrap();
+        let shown = Command::new("ssh-keygen").arg("-Lf").arg(&path).env("TZ", "UTC").output().unwrap();
+        let text = String::from_utf8(shown.stdout).unwrap();
+        let ca = format!("Signing CA: ED25519 {} (using ssh-ed25519)", keys.user.public_key().fingerprint());
+        for line in [
+            "Type: ssh-ed25519-cert-v01@openssh.com user certificate",
+            ca.as_str(),
+            "Key ID: \"user1\"",
+            "Serial: 18446744073709551615",
+            "Valid: from 2027-01-15T08:00:00 to 2027-01-15T08:05:00",
+            "user1@acme/ml\n                user1@acme/research/b200",
+            "source-address 192.0.2.0/24,2001:db8::/32",
+            "Extensions: \n                permit-X11-forwarding\n                permit-pty",
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+    }
+
+    /// A key source that signs with another key, or something else, gets nothing out of the door.
+    struct Wrong<'a>(&'a dyn Signer, &'a dyn Signer);
+
+    impl Signer for Wrong<'_>
+    where
+        Self: 'static,
+    {
+        fn public_key(&self) -> &PublicKey {
+            self.0.public_key()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error> {
+            self.1.sign(message)
+        }
+    }
+
+    #[test]
+    fn what_differs_from_the_permit_is_thrown_away() {
+        let dir = tempfile::tempdir().unwrap();
+        CaKeys::make(dir.path()).unwrap();
+        let keys = CaKeys::load(dir.path(), dir.path()).unwrap();
+        let made = sign_user(&permit(), keys.user.as_ref(), [5; 32]).unwrap();
+        let certificate = Certificate::from_openssh(&made).unwrap();
+        let permit = permit();
+        let wanted = || Wanted {
+            kind: CertType::User,
+            key: &permit.key,
+            serial: permit.serial.0,
+            key_id: "user1",
+            principals: permit.principals.iter().map(ToString::to_string).collect(),
+            valid: (permit.valid_after, permit.valid_before),
+            critical: vec![("source-address", "192.0.2.0/24,2001:db8::/32".into())],
+            extensions: permit.extensions.clone(),
+        };
+        let differs = |wanted: Wanted<'_>, signer: &dyn Signer| match compare(&certificate, &wanted, signer) {
+            Err(SigningError::Differs(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(compare(&certificate, &wanted(), keys.user.as_ref()).is_ok());
+        let user = keys.user.as_ref();
+        assert_eq!(differs(Wanted { kind: CertType::Host, ..wanted() }, user), "type");
+        assert_eq!(differs(Wanted { key: keys.host.public_key(), ..wanted() }, user), "key");
+        assert_eq!(differs(Wanted { serial: 1, ..wanted() }, user), "serial");
+        assert_eq!(differs(Wanted { key_id: "user2", ..wanted() }, user), "key ID");
+        assert_eq!(differs(Wanted { principals: vec!["user1@acme/ml".into()], ..wanted() }, user), "principals");
+        assert_eq!(differs(Wanted { principals: vec![], ..wanted() }, user), "principals");
+        assert_eq!(differs(Wanted { valid: (0, permit.valid_before), ..wanted() }, user), "validity");
+        assert_eq!(differs(Wanted { critical: vec![], ..wanted() }, user), "critical options");
+        assert_eq!(differs(Wanted { extensions: vec!["permit-pty"], ..wanted() }, user), "extensions");
+        assert_eq!(differs(wanted(), keys.host.as_ref()), "CA");
+    }
+
+    #[test]
+    fn a_key_source_that_signs_with_another_key_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        CaKeys::make(dir.path()).unwrap();
+        let keys: &'static CaKeys = Box::leak(Box::new(CaKeys::load(dir.path(), dir.path()).unwrap()));
+        let wrong = Wrong(keys.user.as_ref(), keys.host.as_ref());
+        // In debug builds ssh-key's builder finds it out itself, in release builds the comparison does.
+        assert!(sign_user(&permit(), &wrong, [5; 32]).is_err());
+    }
+}

@@ -24,7 +24,7 @@ mod whoami;
 pub use grammar::grammar;
 
 use crate::app::{
-    App, AppError, Asker,
+    App, AppError, Asker, Bastion,
     protocol::{CommandAnswer, Output, Terminal},
 };
 use grammar::{Command, CommandLine};
@@ -112,7 +112,10 @@ impl Context<'_> {
 fn program(app: &App, asker: &Asker) -> String {
     match asker {
         Asker::Operator { .. } => "certgate".into(),
-        Asker::Account { .. } => format!("ssh {}", app.bastion().host),
+        Asker::Account { .. } => match app.bastion() {
+            Bastion { host, port: 22 } => format!("ssh {host}"),
+            Bastion { host, port } => format!("ssh -p {port} {host}"),
+        },
     }
 }
 
@@ -121,6 +124,11 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
     let program = program(app, asker);
     if invocation.words.len() > MAX_WORDS {
         return output(Output { stderr: format!("more than {MAX_WORDS} words\n"), exit: 2, ..Output::default() });
+    }
+    // Before the parser, which repeats what it does not understand.
+    if invocation.words.join(" ").contains("PRIVATE KEY") {
+        let stderr = format!("{}\n", crate::domain::KeyError::Private);
+        return output(Output { stderr, exit: 1, ..Output::default() });
     }
     let line = match grammar::parse(&program, &invocation.words) {
         Ok(line) => line,

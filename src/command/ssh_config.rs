@@ -47,11 +47,11 @@ pub(super) fn config(known: &KnownHosts, identity: Option<&str>) -> Result<Strin
     // One directory for each bastion, so that two sites do not share a certificate. No space or quote is in a host.
     let dir = format!("~/.ssh/certgate/{}-{}", bastion.host, bastion.port);
     let mut text = format!(
-        "# certgate, for {} ({}). Made by: ssh {} config\n# Make it anew when your projects or their clusters \
+        "# certgate, for {} ({}). Made by: ssh BASTION config\n# Make it anew when your projects or their clusters \
          change. Needs OpenSSH 8.5 or later.\n\nIgnoreUnknown KnownHostsCommand\n\nHost {alias}\n    HostName {}\n    \
          Port {}\n    User {}\n    HostKeyAlias {alias}\n    StrictHostKeyChecking yes\n    UpdateHostKeys no\n    \
          ForwardAgent no\n    ForwardX11 no\n",
-        account.email, account.user, bastion.host, bastion.host, bastion.port, account.user
+        account.email, account.user, bastion.host, bastion.port, account.user
     );
     if !known.gateways.is_empty() {
         let lines: Vec<String> = known.gateways.iter().map(|key| format!("{alias} {key}")).collect();

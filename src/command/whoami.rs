@@ -27,14 +27,13 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
     // Writing to a String does not fail.
     let _ = write!(
         text,
-        "\n{}\n{}\nNext:\n  {program} config > ~/.ssh/certgate.conf     once, and after your projects change; then put\n  \
-         {pad}                                    'Include certgate.conf' at the top of ~/.ssh/config\n",
+        "\n{}\n{}\nNext:\n  {program} config > ~/.ssh/certgate.conf\n      once, and again when your projects change; and \
+         put 'Include certgate.conf' at the top of ~/.ssh/config\n",
         table(&["PROJECT", "ROLE"], projects.collect(), width, ""),
         table(&["CLUSTER", "PROJECT", "KIND", "NODES"], clusters.collect(), width, "No clusters yet."),
-        pad = " ".repeat(program.len().saturating_sub(8)),
     );
     if let Some(cluster) = view.clusters.first() {
-        let _ = writeln!(text, "  ssh {}     a login node of that cluster", cluster.cluster);
+        let _ = writeln!(text, "  ssh {}\n      then reaches a login node of that cluster", cluster.cluster);
     }
     let _ = writeln!(text, "  {program} --help");
     Ok(Reply::data(&view, text))

@@ -93,6 +93,22 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_gateway_configuration_is_what_the_program_reads() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/gateway.toml");
+        let raw: crate::gateway::RawConfig = read_config(&shipped).unwrap();
+        let shown = crate::gateway::Config::try_from(raw).unwrap();
+        assert_eq!(shown.limits, crate::gateway::Limits::default());
+        // Uncommented, each of them is still a setting, and still the default.
+        let text = std::fs::read_to_string(&shipped).unwrap();
+        let settings = text.lines().map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.contains(" = ") => setting,
+            _ => line,
+        });
+        let raw: crate::gateway::RawConfig = toml::from_str(&settings.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!(crate::gateway::Config::try_from(raw).unwrap().limits, shown.limits);
+    }
+
+    #[test]
     fn a_setting_that_does_not_exist_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("authority.toml");

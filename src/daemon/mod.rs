@@ -2,10 +2,12 @@
 
 mod authority;
 mod config;
+mod gateway;
 mod outside;
 
 pub use authority::run_authority;
 pub use config::{AuthorityConfig, ConfigError, read_config};
+pub use gateway::run_gateway;
 pub use outside::{SystemClock, SystemEntropy};
 
 use clap::{Parser, Subcommand};
@@ -28,6 +30,12 @@ enum Role {
         #[arg(long, default_value = "/etc/certgate/authority.toml")]
         config: PathBuf,
     },
+    /// The gateway: what faces the network; no CA key, no directory
+    Gateway {
+        /// Its configuration
+        #[arg(long, default_value = "/etc/certgate/gateway.toml")]
+        config: PathBuf,
+    },
 }
 
 /// Runs the daemon that the command line asks for.
@@ -36,6 +44,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     log();
     let outcome = match arguments.role {
         Role::Authority { config } => read_config(&config).map_err(Into::into).and_then(run_authority),
+        Role::Gateway { config } => read_config(&config).map_err(Into::into).and_then(run_gateway),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -148,13 +148,17 @@ pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), FileError>
     Staged::new(path, content, mode)?.commit()
 }
 
-/// Makes a directory, with those above it, that everybody may look into and only its owner may change.
+/// Makes a directory, with those above it, that everybody may look into and only its owner may change, whatever the
+/// umask is. One that is there already stays as it is.
 ///
 /// # Errors
 /// It cannot be made.
 pub fn make_directory(path: &Path) -> Result<(), FileError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(FileError::at(path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)));
+    made.map_err(FileError::at(path))
 }
 
 /// Removes a file that may be missing.

@@ -139,6 +139,7 @@ pub async fn join(text: &str, places: &Places, now: fn() -> Timestamp, say: impl
     places.sshd.check()?;
     let key = HostKey::load(&places.host_key)?;
     files::make_directory(&places.state_dir)?;
+    sshd::check_reachable(&places.state_dir)?;
     for file in [&places.config, &places.drop_in] {
         files::make_directory(file.parent().unwrap_or(Path::new("/")))?;
     }

@@ -56,6 +56,9 @@ pub enum SshdError {
         /// What is wrong with it.
         why: String,
     },
+    /// The helper could not read its table.
+    #[error("{}: only its owner and group can look into it; the helper does not run as root, so it must be open (chmod o+x)", .0.display())]
+    Closed(PathBuf),
     /// A path that would not survive in sshd's configuration.
     #[error("{}: a path must be absolute, and have no space, quote, '%' or other special character", .0.display())]
     Path(PathBuf),
@@ -217,4 +220,15 @@ pub fn check_helper(helper: &Path) -> Result<(), SshdError> {
         }
     }
     Ok(())
+}
+
+/// Whether the helper, which is nobody in particular, can reach what is in this directory.
+///
+/// # Errors
+/// The first directory above that it cannot look into.
+pub fn check_reachable(directory: &Path) -> Result<(), SshdError> {
+    let closed = |path: &Path| SshdError::Closed(path.to_owned());
+    let real = fs::canonicalize(directory).map_err(|_| closed(directory))?;
+    let open = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o001 != 0);
+    real.ancestors().find(|path| !open(path)).map_or(Ok(()), |path| Err(closed(path)))
 }

@@ -19,3 +19,12 @@ pub use identity::{Identity, Scope, identify, recognize};
 pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
 pub use open::{OpenPermit, OpenTarget, open, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, authorize};
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod permission_tests;
+#[cfg(test)]
+mod test_world;

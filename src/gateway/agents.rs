@@ -1,0 +1,281 @@
+//! The nodes' agents: JSON lines over an SSH channel, and bundles relayed to the agents of a cluster.
+//!
+//! Answers and bundles go out through a task of their own: an agent that does not read delays only itself, and of
+//! bundles that it has not taken only the latest is kept.
+
+use super::{Shared, auth::Identity, channels::Served, connection::Connection, inlet::Inlet, lock};
+use crate::{
+    app::{
+        authority::Authority,
+        protocol::{
+            FromNode, Join, JoinRequest, NodeHello, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceipt,
+            NodeReceiptRequest, ToNode,
+        },
+    },
+    bundle::SignedBundle,
+    domain::{ClusterPath, NodeId, PublicKey},
+};
+use bytes::Bytes;
+use russh::{ChannelWriteHalf, Disconnect, server::Msg};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::{Notify, mpsc};
+
+/// The longest line that a node may send.
+const MAX_LINE: usize = 64 * 1024;
+
+/// Answers that may wait for an agent to read them.
+const ANSWERS: usize = 8;
+
+/// The agents that are connected: one for each node, the newest.
+#[derive(Default)]
+pub(super) struct Agents(Mutex<HashMap<NodeId, Arc<Outbox>>>);
+
+/// What one agent is to get.
+struct Outbox {
+    connection: Arc<Connection>,
+    cluster: ClusterPath,
+    bundle: Mutex<Option<Bytes>>,
+    wake: Notify,
+}
+
+impl Agents {
+    fn enter(&self, node: NodeId, outbox: &Arc<Outbox>) {
+        let before = lock(&self.0).insert(node, outbox.clone());
+        if let Some(before) = before.filter(|b| b.connection.id != outbox.connection.id) {
+            before.connection.end(Disconnect::ByApplication, "another connection of this node has taken over");
+        }
+    }
+
+    fn leave(&self, node: NodeId, outbox: &Arc<Outbox>) {
+        let mut agents = lock(&self.0);
+        if agents.get(&node).is_some_and(|current| Arc::ptr_eq(current, outbox)) {
+            agents.remove(&node);
+        }
+    }
+
+    /// Relays a bundle to every agent of the cluster, and returns to how many.
+    pub(super) fn relay(&self, cluster: &ClusterPath, bundle: SignedBundle) -> usize {
+        let Some(line) = line(&ToNode::Bundle(bundle)) else { return 0 };
+        let mut count = 0;
+        for outbox in lock(&self.0).values().filter(|outbox| outbox.cluster == *cluster) {
+            *lock(&outbox.bundle) = Some(line.clone());
+            outbox.wake.notify_one();
+            count += 1;
+        }
+        count
+    }
+
+    /// This is a node no more.
+    pub(super) fn gone(&self, node: NodeId) {
+        if let Some(outbox) = lock(&self.0).remove(&node) {
+            outbox.connection.end(Disconnect::ByApplication, "this node was removed");
+        }
+    }
+}
+
+/// The channel of an agent.
+pub(super) struct Agent<A> {
+    pub(super) shared: Arc<Shared<A>>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) channel: ChannelWriteHalf<Msg>,
+    pub(super) inlet: Arc<Inlet>,
+}
+
+/// Serves an agent until either side ends it.
+pub(super) async fn serve<A: Authority>(agent: Agent<A>, identity: Identity, _served: Served) {
+    let Agent { shared, connection, channel, inlet } = agent;
+    let lines = Lines { inlet: &inlet, rest: Vec::new() };
+    let work = async {
+        match identity {
+            Identity::Joining(key) => join(&shared, &connection, &channel, lines, key).await,
+            Identity::Node(node) => follow(&shared, &connection, &channel, lines, node).await,
+            Identity::Account { .. } => "not an agent",
+        }
+    };
+    let outcome = tokio::select! {
+        () = connection.over.cancelled() => "connection ended",
+        outcome = work => outcome,
+    };
+    tracing::info!(connection = %connection.id, peer = %connection.peer, action = "agent", outcome);
+    tokio::select! {
+        () = connection.over.cancelled() => {}
+        () = inlet.closed.cancelled() => {}
+        () = async {
+            // Each fails when the peer is gone.
+            let _ = channel.eof().await;
+            let _ = channel.exit_status(0).await;
+            let _ = channel.close().await;
+        } => {}
+    }
+}
+
+/// A machine may send its token, once.
+async fn join<A: Authority>(
+    shared: &Shared<A>,
+    connection: &Connection,
+    channel: &ChannelWriteHalf<Msg>,
+    mut lines: Lines<'_>,
+    host_key: PublicKey,
+) -> &'static str {
+    let Ok(Some(FromNode::Join { secret, node })) = lines.next().await else { return "no token came" };
+    let request = JoinRequest { connection: connection.id.clone(), peer: connection.peer, host_key, secret, node };
+    let (answer, outcome) = match shared.authority.call::<Join>(request).await {
+        Ok(answer) => (ToNode::Join(answer), "join answered"),
+        Err(_) => (ToNode::Unavailable, "join: the authority cannot be reached"),
+    };
+    let Some(line) = line(&answer) else { return "the answer cannot be encoded" };
+    if channel.data_bytes(line).await.is_ok() { outcome } else { "the answer could not be sent" }
+}
+
+/// A node says what it has and gets what it lacks.
+async fn follow<A: Authority>(
+    shared: &Shared<A>,
+    connection: &Arc<Connection>,
+    channel: &ChannelWriteHalf<Msg>,
+    lines: Lines<'_>,
+    node: NodeIdentity,
+) -> &'static str {
+    let outbox = Arc::new(Outbox {
+        connection: connection.clone(),
+        cluster: ClusterPath { cluster: node.path.cluster.clone(), org: node.path.org.clone() },
+        bundle: Mutex::new(None),
+        wake: Notify::new(),
+    });
+    let number = node.node;
+    shared.agents.enter(number, &outbox);
+    let _entered = Entered { agents: &shared.agents, node: number, outbox: outbox.clone() };
+    let (answers, queue) = mpsc::channel(ANSWERS);
+    tokio::select! {
+        outcome = read(shared, connection, lines, node, answers) => outcome,
+        outcome = write(channel, &outbox, queue) => outcome,
+    }
+}
+
+/// Leaves when dropped.
+struct Entered<'a> {
+    agents: &'a Agents,
+    node: NodeId,
+    outbox: Arc<Outbox>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.agents.leave(self.node, &self.outbox);
+    }
+}
+
+async fn read<A: Authority>(
+    shared: &Shared<A>,
+    connection: &Arc<Connection>,
+    mut lines: Lines<'_>,
+    node: NodeIdentity,
+    answers: mpsc::Sender<Bytes>,
+) -> &'static str {
+    loop {
+        let messages = match lines.next().await {
+            Ok(Some(FromNode::Hello { have, host_certificate_until })) => {
+                let request =
+                    NodeHelloRequest { node: node.clone(), peer: connection.peer, have, host_certificate_until };
+                match shared.authority.call::<NodeHello>(request).await {
+                    Err(_) => vec![ToNode::Unavailable],
+                    Ok(NodeHelloAnswer::Refused) => {
+                        shared.agents.gone(node.node);
+                        return "a node no more";
+                    }
+                    Ok(NodeHelloAnswer::Welcome { bundle, host_certificate }) => {
+                        let welcome = ToNode::Welcome { host_certificate };
+                        std::iter::once(welcome).chain(bundle.map(ToNode::Bundle)).collect()
+                    }
+                }
+            }
+            Ok(Some(FromNode::Receipt { version, problem })) => {
+                let request = NodeReceiptRequest { node: node.clone(), version, problem };
+                // A receipt that is lost is made good by the next hello.
+                if let Err(error) = shared.authority.call::<NodeReceipt>(request).await {
+                    tracing::debug!(connection = %connection.id, action = "receipt", outcome = %error);
+                }
+                vec![]
+            }
+            Ok(Some(FromNode::Join { .. })) => return "a node cannot join again",
+            Ok(None) => return "closed",
+            Err(problem) => return problem,
+        };
+        for message in messages {
+            let Some(line) = line(&message) else { return "an answer cannot be encoded" };
+            if answers.send(line).await.is_err() {
+                return "closed";
+            }
+        }
+    }
+}
+
+async fn write(channel: &ChannelWriteHalf<Msg>, outbox: &Outbox, mut answers: mpsc::Receiver<Bytes>) -> &'static str {
+    loop {
+        let line = tokio::select! {
+            answer = answers.recv() => answer,
+            () = outbox.wake.notified() => lock(&outbox.bundle).take(),
+        };
+        // None: the other half has stopped (and ends this one), or the bundle was taken already.
+        let Some(line) = line else { continue };
+        if channel.data_bytes(line).await.is_err() {
+            return "closed";
+        }
+    }
+}
+
+fn line(message: &ToNode) -> Option<Bytes> {
+    let mut line = serde_json::to_vec(message).ok()?;
+    line.push(b'\n');
+    Some(line.into())
+}
+
+/// The lines of an agent, each parsed.
+struct Lines<'a> {
+    inlet: &'a Inlet,
+    rest: Vec<u8>,
+}
+
+impl Lines<'_> {
+    async fn next(&mut self) -> Result<Option<FromNode>, &'static str> {
+        let mut searched = 0;
+        loop {
+            let found = self.rest.get(searched..).and_then(|new| new.iter().position(|byte| *byte == b'\n'));
+            if let Some(end) = found {
+                let line: Vec<u8> = self.rest.drain(..=searched + end).collect();
+                if line.len() > MAX_LINE {
+                    return Err("a line is too long");
+                }
+                return serde_json::from_slice(&line).map(Some).map_err(|_| "a line cannot be read");
+            }
+            searched = self.rest.len();
+            if searched > MAX_LINE {
+                return Err("a line is too long");
+            }
+            match self.inlet.next().await {
+                Some(data) => self.rest.extend_from_slice(&data),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_bounded() {
+        let inlet = Inlet::new(1024 * 1024);
+        let mut lines = Lines { inlet: &inlet, rest: Vec::new() };
+        inlet.push(b"{\"hello\":{\"have\":null,\"host_certificate_until\":null}}\n{\"receipt\"");
+        assert!(matches!(lines.next().await, Ok(Some(FromNode::Hello { have: None, .. }))));
+        inlet.push(b":{\"version\":3,\"problem\":null}}\nnonsense\n");
+        assert!(matches!(lines.next().await, Ok(Some(FromNode::Receipt { .. }))));
+        assert!(lines.next().await.is_err());
+        inlet.push(&[b'x'; MAX_LINE + 1]);
+        assert_eq!(lines.next().await, Err("a line is too long"), "though its end has not come");
+    }
+}

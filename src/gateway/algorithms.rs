@@ -1,0 +1,87 @@
+//! Which algorithms the gateway speaks, and the rest of what russh is told.
+//!
+//! `Preferred::key` is announced (RFC 8308 `server-sig-algs`) but not enforced by russh: [`refused`] is what refuses.
+
+use super::Config;
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac, server};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use std::{borrow::Cow, time::Duration};
+
+/// The window of each channel: what a peer may send before it is told to go on.
+const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// How long a refusal takes. Short enough for someone with six keys in the agent.
+const REJECTION: Duration = Duration::from_millis(100);
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    // Against prefix truncation (CVE-2023-48795).
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+const CIPHERS: &[cipher::Name] = &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_128_GCM];
+
+const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+
+const KEYS: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::SkEd25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::SkEcdsaSha2NistP256,
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// Whether a signature of this algorithm is refused: SHA-1, DSA, and whatever is not on the list.
+pub(super) fn refused(algorithm: &Algorithm) -> bool {
+    !KEYS.contains(algorithm)
+}
+
+/// What russh is told.
+pub(super) fn server_config(config: &Config, host_key: PrivateKey) -> server::Config {
+    let mut methods = MethodSet::empty();
+    methods.push(MethodKind::PublicKey);
+    server::Config {
+        server_id: SshId::Standard(Cow::Borrowed("SSH-2.0-certgate")),
+        methods,
+        auth_rejection_time: REJECTION,
+        // OpenSSH begins with `none` to learn the methods: without this every login would wait.
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![host_key],
+        window_size: WINDOW,
+        maximum_packet_size: 32 * 1024,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            host_key_certificates: Cow::Borrowed(&[]),
+            key: Cow::Borrowed(KEYS),
+            cipher: Cow::Borrowed(CIPHERS),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        // The handler counts offers as well; this counts what never reaches it, such as expired certificates.
+        max_auth_attempts: usize::try_from(config.limits.auth_attempts).unwrap_or(20),
+        // It would bound the whole connection; the login deadline is ours, and idle sessions may stay.
+        inactivity_timeout: None,
+        keepalive_interval: Some(Duration::from_secs(15)),
+        keepalive_max: 3,
+        ..server::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha1_and_dsa_are_refused() {
+        assert!(refused(&Algorithm::Rsa { hash: None }));
+        assert!(refused(&Algorithm::Dsa));
+        assert!(!refused(&Algorithm::Rsa { hash: Some(HashAlg::Sha512) }));
+        assert!(!refused(&Algorithm::SkEd25519));
+    }
+}

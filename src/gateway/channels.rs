@@ -1,0 +1,101 @@
+//! The channels of one connection: counted, each with what its peer has sent.
+
+use super::{inlet::Inlet, lock};
+use russh::{ChannelId, ChannelWriteHalf, server::Msg};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+/// What a full inlet means.
+#[derive(Clone)]
+pub(super) enum WhenFull {
+    /// The rest is dropped: a command that does not read.
+    Drop,
+    /// Wait if this is the only channel, else end the forward: a node that does not read stalls only itself.
+    Forward(CancellationToken),
+    /// End the connection: an agent that floods.
+    EndConnection,
+}
+
+/// One channel.
+pub(super) struct Entry {
+    pub(super) inlet: Arc<Inlet>,
+    pub(super) when_full: WhenFull,
+    /// A session channel on which nothing has been started.
+    pub(super) waiting: Option<ChannelWriteHalf<Msg>>,
+    pub(super) terminal: Arc<Columns>,
+}
+
+/// The width of a channel's terminal; none until one is asked for.
+#[derive(Default)]
+pub(super) struct Columns(AtomicU16);
+
+impl Columns {
+    pub(super) fn set(&self, columns: u32) {
+        // A terminal that does not know its width says 0.
+        let columns = if columns == 0 { 80 } else { columns };
+        self.0.store(u16::try_from(columns).unwrap_or(u16::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<u16> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|columns| *columns > 0)
+    }
+}
+
+/// The channels of a connection.
+#[derive(Default)]
+pub(super) struct Channels(Mutex<HashMap<ChannelId, Entry>>);
+
+impl Channels {
+    /// How many there are, of all types, with those whose opening is not decided.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// Adds one.
+    pub(super) fn insert(&self, id: ChannelId, entry: Entry) {
+        lock(&self.0).insert(id, entry);
+    }
+
+    /// What `look` says of one, if it is there.
+    pub(super) fn with<T>(&self, id: ChannelId, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        lock(&self.0).get_mut(&id).map(look)
+    }
+
+    /// The peer has closed one: its task, if it has one, removes it when it is done.
+    pub(super) fn close(&self, id: ChannelId) {
+        let mut channels = lock(&self.0);
+        if let Some(entry) = channels.get(&id) {
+            entry.inlet.close();
+            if entry.waiting.is_some() {
+                channels.remove(&id);
+            }
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn close_all(&self) {
+        for entry in lock(&self.0).values() {
+            entry.inlet.close();
+        }
+    }
+}
+
+/// Removes a channel when the task that serves it ends, however it ends.
+pub(super) struct Served {
+    pub(super) channels: Arc<Channels>,
+    pub(super) id: ChannelId,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(entry) = lock(&self.channels.0).remove(&self.id) {
+            entry.inlet.abandon();
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One connection from outside the protocol: its name, its socket, and how it is ended for certain.
+//!
+//! russh's own `Handle::disconnect` is a message to the session loop, which does not read it while the peer's socket is
+//! full or a key exchange hangs. What holds is `shutdown(2)` on the socket: every read and write of the loop then
+//! fails, whatever the peer does. The message is sent before, for those who read.
+
+use crate::app::protocol::ConnectionId;
+use russh::{Disconnect, server::Handle};
+use rustix::net::Shutdown;
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the disconnect message may take to leave before the socket is shut down.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// A connection.
+pub(super) struct Connection {
+    /// 16 hexadecimal digits.
+    pub(super) id: ConnectionId,
+    /// Its other end.
+    pub(super) peer: IpAddr,
+    /// Cancelled when the connection ends by order: forwards stop at once, with nothing more moved.
+    pub(super) forwards: CancellationToken,
+    /// Cancelled when it is over: whoever waits on its behalf stops waiting.
+    pub(super) over: CancellationToken,
+    /// Cancelled at authentication.
+    pub(super) authenticated: CancellationToken,
+    /// Cancelled when the session loop has begun to close.
+    closing: CancellationToken,
+    socket: OwnedFd,
+    handle: OnceLock<Handle>,
+    ending: AtomicBool,
+}
+
+impl Connection {
+    /// For an accepted socket; the returned stream is what russh gets.
+    pub(super) fn new(id: ConnectionId, peer: IpAddr, stream: TcpStream) -> io::Result<(Arc<Self>, Socket)> {
+        use std::os::fd::AsFd;
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        let connection = Arc::new(Self {
+            id,
+            peer,
+            forwards: CancellationToken::new(),
+            over: CancellationToken::new(),
+            authenticated: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            socket,
+            handle: OnceLock::new(),
+            ending: AtomicBool::new(false),
+        });
+        let socket = Socket { stream, closing: connection.closing.clone() };
+        Ok((connection, socket))
+    }
+
+    /// The session runs.
+    pub(super) fn started(&self, handle: Handle) {
+        // Set once, by the task that started the session.
+        let _ = self.handle.set(handle);
+    }
+
+    /// Resolves when the session loop has begun to close.
+    pub(super) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Ends the connection for certain: forwards now, then the message if the peer takes it at once, then the socket.
+    pub(super) fn end(self: &Arc<Self>, code: Disconnect, reason: &str) {
+        self.forwards.cancel();
+        if self.ending.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::info!(connection = %self.id, peer = %self.peer, action = "disconnect", outcome = reason);
+        let (connection, reason) = (self.clone(), one_line(reason));
+        tokio::spawn(async move {
+            if let Some(handle) = connection.handle.get() {
+                let farewell = async {
+                    let sent = handle.disconnect(code, reason, String::new()).await;
+                    if sent.is_ok() {
+                        connection.over.cancelled().await;
+                    }
+                };
+                let _ = timeout(GRACE, farewell).await;
+            }
+            connection.cut();
+        });
+    }
+
+    /// Shuts the socket down. Nothing the peer does or leaves undone can prevent it.
+    pub(super) fn cut(&self) {
+        self.forwards.cancel();
+        self.over.cancel();
+        // It fails only when the peer has closed already.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+/// Text of the authority on its way into one line of somebody's terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(1024).collect()
+}
+
+/// The socket as russh sees it; tells when russh begins to close it, because russh then waits for the peer without a
+/// bound.
+pub(super) struct Socket {
+    stream: TcpStream,
+    closing: CancellationToken,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closing.cancel();
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}

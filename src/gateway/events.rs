@@ -1,0 +1,187 @@
+//! The authority's event stream: followed, begun anew when it breaks or falls silent, and what is done with each event.
+
+use super::{Shared, forward::ForwardHandle, registry::End};
+use crate::app::{
+    authority::{Authority, EventStream},
+    protocol::{Closed, ClosedRequest, Event, Hello, PING_SECS},
+};
+use russh::Disconnect;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Silence for so long means that the stream is dead.
+const SILENCE: Duration = Duration::from_secs(3 * PING_SECS);
+
+/// The first and the longest wait before the stream is begun anew.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Reports of ended forwards in one call.
+const REPORTS: usize = 1024;
+
+/// What those are told whose connections ended because nobody could confirm them any more.
+const LOST: &str = "the gateway has lost the access service, which must confirm open connections; connect again later";
+
+/// Follows the event stream until `shutdown`.
+pub(super) async fn follow<A: Authority>(shared: Arc<Shared<A>>, shutdown: CancellationToken) {
+    let work = async {
+        let mut heard = Instant::now();
+        let mut wait = BACKOFF.0;
+        loop {
+            let before = heard;
+            let problem = stream(&shared, &mut heard).await;
+            tracing::warn!(action = "events", outcome = %problem);
+            wait = if heard > before { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
+            let pause = jittered(wait, (shared.random)());
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = lost(&shared, heard) => heard = Instant::now(),
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Between half of it and all of it, so that gateways do not come back in step.
+fn jittered(wait: Duration, random: u128) -> Duration {
+    let share = u32::try_from(random & 0xff).unwrap_or(0);
+    wait / 2 + wait * share / 512
+}
+
+/// Waits until the authority has been silent for too long, and then ends everything that is open.
+async fn lost<A: Authority>(shared: &Shared<A>, heard: Instant) {
+    sleep_until(heard + shared.config.limits.authority_lost_after).await;
+    let ended = shared.registry().end_all(LOST);
+    tracing::warn!(action = "events", outcome = "the authority is lost", ended = ended.len());
+    for handle in ended {
+        end_connection(&handle, LOST);
+    }
+}
+
+/// One stream from its hello to its end; returns why it ended.
+async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> String {
+    let hello = Hello {
+        gateway: shared.config.name.clone(),
+        host_key: shared.host_key.clone(),
+        sessions: shared.registry().hello(),
+    };
+    let opened = tokio::select! {
+        opened = timeout(SILENCE, shared.authority.events(hello)) => opened,
+        () = lost(shared, *heard) => {
+            *heard = Instant::now();
+            return "the authority does not answer".into();
+        }
+    };
+    let mut events = match opened {
+        Ok(Ok(events)) => events,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "the authority does not answer".into(),
+    };
+    loop {
+        tokio::select! {
+            event = timeout(SILENCE, events.next()) => match event {
+                Ok(Ok(event)) => {
+                    *heard = Instant::now();
+                    act(shared, event);
+                }
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return "the event stream fell silent".into(),
+            },
+            () = shared.resync.notified() => return "a forward was opened meanwhile: beginning anew".into(),
+            () = lost(shared, *heard) => {
+                *heard = Instant::now();
+                return "the event stream fell silent".into();
+            }
+        }
+    }
+}
+
+/// Does what an event says. Never waits.
+fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
+    match event {
+        Event::Ready => tracing::info!(action = "events", outcome = "the authority is there"),
+        Event::Ping => {}
+        Event::End { session, reason } => {
+            let end = shared.registry().end(&session, &reason);
+            match end {
+                End::Unknown => tracing::debug!(%session, action = "end", outcome = "not open"),
+                End::Forward(handle) => {
+                    log_end(&handle, &session.to_string(), &reason);
+                    handle.end(&reason);
+                }
+                End::Connection(handle) => {
+                    log_end(&handle, &session.to_string(), &reason);
+                    end_connection(&handle, &reason);
+                }
+            }
+        }
+        Event::Bundle { cluster, version, bundle } => {
+            let agents = shared.agents.relay(&cluster, bundle);
+            tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
+        }
+        Event::NodeGone { node } => {
+            tracing::info!(%node, action = "node", outcome = "removed");
+            shared.agents.gone(node);
+        }
+    }
+}
+
+fn log_end(handle: &ForwardHandle, session: &str, reason: &str) {
+    tracing::info!(connection = %handle.connection.id, peer = %handle.connection.peer, session, action = "end", outcome = reason);
+}
+
+fn end_connection(handle: &ForwardHandle, reason: &str) {
+    handle.end(reason);
+    handle.connection.end(Disconnect::ByApplication, reason);
+}
+
+/// Reports ended forwards until `shutdown`, gathered into few calls. What cannot be reported is tried again; an
+/// authority that was restarted learns it from the hello as well.
+pub(super) async fn report_closed<A: Authority>(shared: Arc<Shared<A>>, shutdown: CancellationToken) {
+    loop {
+        let stopping = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = shared.closed.notified() => false,
+        };
+        let mut wait = BACKOFF.0;
+        loop {
+            let mut sessions = shared.registry().take_closed();
+            if sessions.is_empty() {
+                break;
+            }
+            let later = sessions.split_off(sessions.len().min(REPORTS));
+            let again = sessions.clone();
+            let reported = shared.authority.call::<Closed>(ClosedRequest { sessions }).await;
+            shared.registry().put_back_closed(later);
+            if reported.is_err() {
+                shared.registry().put_back_closed(again);
+                if stopping {
+                    break;
+                }
+                tokio::select! {
+                    () = sleep(wait) => wait = (wait * 2).min(BACKOFF.1),
+                    () = shutdown.cancelled() => break,
+                }
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_stay_within_their_bounds() {
+        for random in [0, 1, 127, 255, u128::MAX] {
+            let pause = jittered(BACKOFF.1, random);
+            assert!(pause >= BACKOFF.1 / 2 && pause <= BACKOFF.1);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Forwards (`direct-tcpip`, RFC 4254, 7.2): asked of the authority at each opening, dialled where its permit says, and
+//! carried with bounded buffers in both directions.
+//!
+//! Towards the node, what the client sent waits in the channel's [`Inlet`]. Towards the client, nothing more is read
+//! from the node until the client's window has taken what was read before.
+
+use super::{
+    Shared,
+    channels::Served,
+    connection::{Connection, one_line},
+    inlet::Inlet,
+    registry::{Opened, Owner},
+};
+use crate::{
+    app::{
+        authority::Authority,
+        protocol::{Credential, DialPermit, Open, OpenAnswer, OpenRequest},
+    },
+    domain::SessionId,
+};
+use bytes::BytesMut;
+use russh::{
+    Channel, ChannelOpenFailure, ChannelWriteHalf,
+    server::{ChannelOpenHandle, Msg},
+};
+use std::{
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a node may take to accept.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long what a client sent before it closed may take to reach the node.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// How much is read from a node at once.
+const READ: usize = 64 * 1024;
+
+/// The longest host name that is passed on.
+pub(super) const MAX_HOST: usize = 255;
+
+/// What ends a forward.
+pub(super) struct ForwardHandle {
+    pub(super) connection: Arc<Connection>,
+    /// Cancelled: stop at once, move nothing more.
+    pub(super) abort: CancellationToken,
+    reason: OnceLock<String>,
+}
+
+impl ForwardHandle {
+    /// For a forward on this connection.
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        let abort = connection.forwards.child_token();
+        Self { connection, abort, reason: OnceLock::new() }
+    }
+
+    /// Ends it.
+    pub(super) fn end(&self, reason: &str) {
+        // The first reason stands.
+        let _ = self.reason.set(one_line(reason));
+        self.abort.cancel();
+    }
+
+    fn reason(&self) -> String {
+        self.reason.get().cloned().unwrap_or_else(|| "ended with its connection".into())
+    }
+}
+
+/// A forward that a client wants.
+pub(super) struct Forward<A> {
+    pub(super) shared: Arc<Shared<A>>,
+    pub(super) handle: Arc<ForwardHandle>,
+    pub(super) credential: Credential,
+    pub(super) user: String,
+    pub(super) host: String,
+    pub(super) port: u32,
+    pub(super) inlet: Arc<Inlet>,
+    /// Cancelled when a node does not take what the client sends, while other channels wait.
+    pub(super) overflow: CancellationToken,
+}
+
+/// Removes a forward from the registry when its task ends, however it ends.
+struct Registered<A: Authority> {
+    shared: Arc<Shared<A>>,
+    session: SessionId,
+    up: AtomicU64,
+    down: AtomicU64,
+    /// The authority may believe that it is open.
+    report: bool,
+}
+
+impl<A: Authority> Drop for Registered<A> {
+    fn drop(&mut self) {
+        if self.report {
+            self.shared.registry().closed(self.session.clone(), self.up.load(Relaxed), self.down.load(Relaxed));
+            self.shared.closed.notify_one();
+        } else {
+            self.shared.registry().refused(&self.session);
+        }
+    }
+}
+
+impl<A: Authority> Forward<A> {
+    /// Registers it, and returns what serves it. Registering comes before anything is awaited.
+    pub(super) fn register(
+        self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        served: Served,
+    ) -> impl Future<Output = ()> + Send {
+        let session = self.shared.new_session();
+        let Connection { id, peer, .. } = &*self.handle.connection;
+        let owner = Owner { connection: id.clone(), peer: *peer, credential: self.credential.clone() };
+        self.shared.registry().pending(session.clone(), owner, self.handle.clone());
+        let registered = Registered {
+            shared: self.shared.clone(),
+            session,
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            report: true,
+        };
+        self.serve(channel, reply, served, registered)
+    }
+
+    async fn serve(self, channel: Channel<Msg>, reply: ChannelOpenHandle, _served: Served, mut session: Registered<A>) {
+        let (node, permit) = match self.open(&mut session).await {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                self.log("-", refusal.description(), &session);
+                reply.reject(refusal).await;
+                return;
+            }
+        };
+        let name = permit.node.to_string();
+        self.log(&name, "opened", &session);
+        let (_, write) = channel.split();
+        reply.accept().await;
+        let outcome = self.carry(node, &write, &session).await;
+        self.inlet.abandon();
+        self.log(&name, &outcome, &session);
+        // Before the client is told: a session loop that is stuck must not keep the forward in the registry.
+        drop(session);
+        tokio::select! {
+            () = self.handle.connection.over.cancelled() => {}
+            () = self.inlet.closed.cancelled() => {}
+            // It fails when the peer is gone.
+            _ = write.close() => {}
+        }
+    }
+
+    fn log(&self, node: &str, outcome: &str, session: &Registered<A>) {
+        let Connection { id, peer, .. } = &*self.handle.connection;
+        let (up, down) = (session.up.load(Relaxed), session.down.load(Relaxed));
+        tracing::info!(
+            connection = %id, %peer, user = %self.user, action = "forward", node, session = %session.session, up, down,
+            outcome
+        );
+    }
+
+    async fn open(&self, session: &mut Registered<A>) -> Result<(TcpStream, DialPermit), ChannelOpenFailure> {
+        tokio::select! {
+            biased;
+            () = self.handle.abort.cancelled() => Err(prohibited(&self.handle.reason())),
+            () = self.handle.connection.over.cancelled() => Err(prohibited("the connection ended")),
+            opened = self.ask_and_dial(session) => opened,
+        }
+    }
+
+    async fn ask_and_dial(&self, session: &mut Registered<A>) -> Result<(TcpStream, DialPermit), ChannelOpenFailure> {
+        let request = OpenRequest {
+            gateway: self.shared.config.name.clone(),
+            connection: self.handle.connection.id.clone(),
+            peer: self.handle.connection.peer,
+            credential: self.credential.clone(),
+            session: session.session.clone(),
+            host: self.host.clone(),
+            port: self.port,
+        };
+        let permit = match self.shared.authority.call::<Open>(request).await {
+            Err(_) => return Err(prohibited(super::auth::AWAY)),
+            Ok(OpenAnswer::Refused { message }) => {
+                session.report = false;
+                return Err(prohibited(&message));
+            }
+            Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => permit,
+            Ok(OpenAnswer::Permit(_)) => return Err(prohibited("the access service answered another question")),
+        };
+        let opened = self.shared.registry().opened(&session.session, permit.node_id);
+        match opened {
+            Opened::Ended(reason) => return Err(prohibited(&reason)),
+            Opened::Go { resync: true } => self.shared.resync.notify_one(),
+            Opened::Go { resync: false } => {}
+        }
+        let failed = |why: &str| ChannelOpenFailure::Other {
+            code: ChannelOpenFailure::ConnectFailed.code(),
+            reason: format!("{} cannot be reached: {why}", permit.node),
+        };
+        let node = timeout(DIAL_WITHIN, TcpStream::connect((permit.address, permit.port)))
+            .await
+            .map_err(|_| failed("no answer"))?
+            .map_err(|e| failed(&e.kind().to_string()))?;
+        // It fails only on a socket that is gone already.
+        let _ = node.set_nodelay(true);
+        Ok((node, permit))
+    }
+
+    /// Copies both ways until both have ended, or the client has closed, or it is aborted. Returns what to log. The
+    /// node's socket closes when this returns.
+    async fn carry(&self, node: TcpStream, write: &ChannelWriteHalf<Msg>, session: &Registered<A>) -> String {
+        let (from_node, to_node) = node.into_split();
+        let mut up = pin!(upwards(&self.inlet, to_node, &session.up));
+        let mut down = pin!(downwards(from_node, write, &session.down));
+        let (mut up_done, mut down_done, mut closed) = (false, false, false);
+        let mut give_up = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.handle.abort.cancelled() => return self.handle.reason(),
+                () = self.overflow.cancelled() => return "the node does not read; closed so that others can go on".into(),
+                () = self.inlet.closed.cancelled(), if !closed => {
+                    closed = true;
+                    give_up = Instant::now() + DRAIN_WITHIN;
+                }
+                () = sleep_until(give_up), if closed => return "closed; the node did not take the rest".into(),
+                () = &mut up, if !up_done => up_done = true,
+                () = &mut down, if !down_done && !closed => down_done = true,
+            }
+            if up_done && (down_done || closed) {
+                return "closed".into();
+            }
+        }
+    }
+}
+
+async fn upwards(inlet: &Inlet, mut node: OwnedWriteHalf, moved: &AtomicU64) {
+    while let Some(data) = inlet.next().await {
+        if node.write_all(&data).await.is_err() {
+            // The node is gone for this direction; the other may still hold its last words.
+            inlet.abandon();
+            return;
+        }
+        moved.fetch_add(u64::try_from(data.len()).unwrap_or(0), Relaxed);
+    }
+    // End of file, not the end: the node may go on sending. It fails when the node has closed.
+    let _ = node.shutdown().await;
+}
+
+async fn downwards(node: OwnedReadHalf, write: &ChannelWriteHalf<Msg>, moved: &AtomicU64) {
+    let mut buffer = BytesMut::new();
+    loop {
+        // An idle forward holds no buffer.
+        if node.readable().await.is_err() {
+            break;
+        }
+        buffer.reserve(READ);
+        match node.try_read_buf(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                let data = buffer.split().freeze();
+                if write.data_bytes(data).await.is_err() {
+                    return;
+                }
+                moved.fetch_add(u64::try_from(n).unwrap_or(0), Relaxed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => buffer = BytesMut::new(),
+            Err(_) => break,
+        }
+    }
+    // It fails when the peer is gone.
+    let _ = write.eof().await;
+}
+
+fn prohibited(message: &str) -> ChannelOpenFailure {
+    ChannelOpenFailure::Other { code: ChannelOpenFailure::AdministrativelyProhibited.code(), reason: one_line(message) }
+}

@@ -1,0 +1,462 @@
+//! What the SSH protocol asks, answered: every request gets an answer, most of them no.
+//!
+//! Nothing here waits for the authority once somebody has authenticated: what takes long runs in a task of its own, so
+//! that the session loop goes on serving the other channels.
+
+use super::{
+    Shared,
+    agents::{self, Agent},
+    algorithms,
+    auth::{AWAY, Identity, authenticate},
+    channels::{Channels, Columns, Entry, Served, WhenFull},
+    command::{Command, MAX_INPUT},
+    connection::Connection,
+    forward::{Forward, ForwardHandle, MAX_HOST},
+    inlet::Inlet,
+};
+use crate::{
+    app::{
+        authority::Authority,
+        protocol::{JOIN_LOGIN, NODE_SUBSYSTEM, Presented},
+    },
+    domain::{MAX_KEY_BYTES, PublicKey},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, Error, Pty,
+    server::{Auth, ChannelOpenHandle, Handler as SshHandler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+};
+use ssh_key::Certificate;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Channels of one connection over its whole life. russh 0.65.1 keeps about 4 kB for each channel that the server
+/// closed first until the connection ends, so their number is bounded as well.
+const CHANNELS_IN_A_LIFE: u32 = 16 * 1024;
+
+/// One connection's answers.
+pub(super) struct Handler<A> {
+    shared: Arc<Shared<A>>,
+    connection: Arc<Connection>,
+    attempts: u32,
+    /// Set by the one authentication that succeeded, which is the last one.
+    identity: Option<Identity>,
+    channels: Arc<Channels>,
+    opened: u32,
+    commands: Arc<Semaphore>,
+}
+
+impl<A: Authority> Handler<A> {
+    /// For a connection that has just been accepted.
+    pub(super) fn new(shared: Arc<Shared<A>>, connection: Arc<Connection>) -> Self {
+        let commands = Arc::new(Semaphore::new(shared.config.limits.commands));
+        Self { shared, connection, attempts: 0, identity: None, channels: Arc::default(), opened: 0, commands }
+    }
+
+    /// Counts what russh does not: offers that were answered 'yes, sign'. False when there were too many.
+    fn attempt(&mut self) -> bool {
+        self.attempts += 1;
+        if self.attempts > self.shared.config.limits.auth_attempts {
+            self.connection.end(Disconnect::NoMoreAuthMethodsAvailable, "too many authentication attempts");
+            return false;
+        }
+        true
+    }
+
+    async fn presented(&mut self, user: &str, presented: Presented, key: Option<PublicKey>) -> Auth {
+        self.identity = None;
+        let (kind, joining) = (kind(&presented), user == JOIN_LOGIN);
+        let Connection { id, peer, .. } = &*self.connection;
+        match authenticate(&self.shared, &self.connection, presented, key, joining).await {
+            Ok(Some(identity)) => {
+                tracing::info!(connection = %id, %peer, user = %identity.name(), action = "login", with = kind, outcome = "accepted");
+                self.identity = Some(identity);
+                Auth::Accept
+            }
+            Ok(None) => {
+                tracing::info!(connection = %id, %peer, action = "login", with = kind, outcome = "refused");
+                Auth::reject()
+            }
+            Err(error) => {
+                tracing::warn!(connection = %id, %peer, action = "login", with = kind, outcome = %error);
+                self.connection.end(Disconnect::ServiceNotAvailable, AWAY);
+                Auth::reject()
+            }
+        }
+    }
+
+    /// Whether one more channel may be opened; if not, why.
+    fn may_open(&mut self) -> Result<(), ChannelOpenFailure> {
+        self.opened += 1;
+        let shortage = |reason: &str| {
+            Err(ChannelOpenFailure::Other {
+                code: ChannelOpenFailure::ResourceShortage.code(),
+                reason: reason.to_owned(),
+            })
+        };
+        if self.opened > CHANNELS_IN_A_LIFE {
+            return shortage("this connection has opened too many channels; make a new one");
+        }
+        if self.channels.count() >= self.shared.config.limits.channels {
+            return shortage("too many channels are open on this connection");
+        }
+        Ok(())
+    }
+
+    fn served(&self, id: ChannelId) -> Served {
+        Served { channels: self.channels.clone(), id }
+    }
+
+    /// Starts a command on a session channel, if that is possible, and says whether it was.
+    fn start_command(&self, id: ChannelId, line: &[u8]) -> bool {
+        let Some(Identity::Account { credential, user }) = self.identity.clone() else { return false };
+        let started = self.channels.with(id, |entry| {
+            let channel = entry.waiting.take()?;
+            Some((channel, entry.inlet.clone(), entry.terminal.clone()))
+        });
+        let Some((channel, inlet, terminal)) = started.flatten() else { return false };
+        let command = Command {
+            shared: self.shared.clone(),
+            connection: self.connection.clone(),
+            credential,
+            user,
+            line: line.to_vec(),
+            channel,
+            inlet,
+            terminal,
+            slots: self.commands.clone(),
+        };
+        tokio::spawn(command.run(self.served(id)));
+        true
+    }
+
+    fn start_agent(&self, id: ChannelId) -> bool {
+        let identity = match &self.identity {
+            Some(identity @ (Identity::Node(_) | Identity::Joining(_))) => identity.clone(),
+            Some(Identity::Account { .. }) | None => return false,
+        };
+        let started = self.channels.with(id, |entry| {
+            let channel = entry.waiting.take()?;
+            entry.when_full = WhenFull::EndConnection;
+            Some((channel, entry.inlet.clone()))
+        });
+        let Some((channel, inlet)) = started.flatten() else { return false };
+        let agent = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
+        tokio::spawn(agents::serve(agent, identity, self.served(id)));
+        true
+    }
+}
+
+fn kind(presented: &Presented) -> &'static str {
+    match presented {
+        Presented::Key(_) => "key",
+        Presented::Certificate(_) => "certificate",
+    }
+}
+
+fn answer(session: &mut Session, channel: ChannelId, yes: bool) -> Result<(), Error> {
+    if yes { session.channel_success(channel) } else { session.channel_failure(channel) }
+}
+
+fn prohibited() -> ChannelOpenFailure {
+    ChannelOpenFailure::AdministrativelyProhibited
+}
+
+impl<A> Drop for Handler<A> {
+    fn drop(&mut self) {
+        // The session loop has ended, however it did: what waits for it must not.
+        self.connection.over.cancel();
+        self.channels.close_all();
+    }
+}
+
+impl<A: Authority> SshHandler for Handler<A> {
+    type Error = Error;
+
+    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Error> {
+        self.attempt();
+        Ok(Auth::reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        // Nothing is remembered and nobody is asked: an offer proves nothing (Go CVE-2024-45337), and the answer
+        // would tell which keys are registered.
+        let small = offer.public_key.to_bytes().is_ok_and(|blob| blob.len() <= MAX_KEY_BYTES);
+        if !self.attempt() || !small || algorithms::refused(offer.algorithm) {
+            return Ok(Auth::reject());
+        }
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        self.identity = None;
+        let Ok(blob) = key.public_key.to_bytes() else { return Ok(Auth::reject()) };
+        if blob.len() > MAX_KEY_BYTES || algorithms::refused(key.algorithm) {
+            return Ok(Auth::reject());
+        }
+        let plain = PublicKey::from_key_data(key.public_key.key_data()).ok();
+        Ok(self.presented(user, Presented::Key(STANDARD.encode(blob)), plain).await)
+    }
+
+    async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
+        self.identity = None;
+        let Ok(blob) = certificate.to_bytes() else { return Ok(Auth::reject()) };
+        // The algorithm of the peer's own signature was seen by `auth_publickey_offered`; here it is the CA's.
+        if blob.len() > MAX_KEY_BYTES || algorithms::refused(&certificate.signature().algorithm()) {
+            return Ok(Auth::reject());
+        }
+        Ok(self.presented(user, Presented::Certificate(STANDARD.encode(blob)), None).await)
+    }
+
+    async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {
+        self.connection.authenticated.cancel();
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        if let Err(refusal) = self.may_open() {
+            reply.reject(refusal).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        let (_, write) = channel.split();
+        let entry = Entry {
+            inlet: Arc::new(Inlet::new(MAX_INPUT)),
+            when_full: WhenFull::Drop,
+            waiting: Some(write),
+            terminal: Arc::default(),
+        };
+        self.channels.insert(id, entry);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        let Some(Identity::Account { credential, user }) = self.identity.clone() else {
+            reply.reject(prohibited()).await;
+            return Ok(());
+        };
+        if let Err(refusal) = self.may_open() {
+            reply.reject(refusal).await;
+            return Ok(());
+        }
+        if host.len() > MAX_HOST {
+            reply.reject(prohibited()).await;
+            return Ok(());
+        }
+        let (id, overflow) = (channel.id(), CancellationToken::new());
+        let inlet = Arc::new(Inlet::new(self.shared.config.limits.channel_buffer));
+        let entry = Entry {
+            inlet: inlet.clone(),
+            when_full: WhenFull::Forward(overflow.clone()),
+            waiting: None,
+            terminal: Arc::default(),
+        };
+        self.channels.insert(id, entry);
+        let forward = Forward {
+            shared: self.shared.clone(),
+            handle: Arc::new(ForwardHandle::new(self.connection.clone())),
+            credential,
+            user,
+            host: host.to_owned(),
+            port,
+            inlet,
+            overflow,
+        };
+        tokio::spawn(forward.register(channel, reply, self.served(id)));
+        Ok(())
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host: &str,
+        _port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Error> {
+        reply.reject(prohibited()).await;
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Error> {
+        loop {
+            let full = self.channels.with(id, |entry| {
+                if entry.inlet.push(data) { None } else { Some((entry.inlet.clone(), entry.when_full.clone())) }
+            });
+            let Some(Some((inlet, when_full))) = full else { return Ok(()) };
+            match when_full {
+                WhenFull::Drop => return Ok(()),
+                WhenFull::EndConnection => {
+                    self.connection.end(Disconnect::ProtocolError, "too much was sent without waiting");
+                    return Ok(());
+                }
+                WhenFull::Forward(overflow) if self.channels.count() > 1 => {
+                    overflow.cancel();
+                    return Ok(());
+                }
+                // The only channel: not reading from the socket stalls nobody else.
+                WhenFull::Forward(_) => tokio::select! {
+                    () = self.connection.over.cancelled() => return Err(Error::Disconnect),
+                    () = inlet.room() => {}
+                },
+            }
+        }
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        self.channels.with(id, |entry| entry.inlet.end());
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
+        self.channels.close(id);
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        _term: &str,
+        columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let account = matches!(self.identity, Some(Identity::Account { .. }));
+        let set = account && self.channels.with(id, |e| waiting_terminal(e, columns)).unwrap_or(false);
+        answer(session, id, set)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let set = self.channels.with(id, |entry| {
+            let terminal = entry.terminal.get().is_some();
+            if terminal {
+                entry.terminal.set(columns);
+            }
+            terminal
+        });
+        answer(session, id, set.unwrap_or(false))
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Error> {
+        answer(session, id, self.start_command(id, b""))
+    }
+
+    async fn exec_request(&mut self, id: ChannelId, line: &[u8], session: &mut Session) -> Result<(), Error> {
+        answer(session, id, self.start_command(id, line))
+    }
+
+    async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), Error> {
+        answer(session, id, name == NODE_SUBSYSTEM && self.start_agent(id))
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        _name: &str,
+        _value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(id)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        session.channel_failure(id)
+    }
+
+    // Agent forwarding, tcpip-forward, streamlocal-forward and their cancellation: russh answers no by itself when the
+    // handler says no, which is its default. Written out, because a default can change.
+
+    async fn agent_request(&mut self, _id: ChannelId, _session: &mut Session) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn tcpip_forward(&mut self, _address: &str, _port: &mut u32, _session: &mut Session) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _address: &str,
+        _port: u32,
+        _session: &mut Session,
+    ) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(&mut self, _socket: &str, _session: &mut Session) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, _socket: &str, _session: &mut Session) -> Result<bool, Error> {
+        Ok(false)
+    }
+}
+
+/// A terminal is asked for before anything is started on the channel.
+fn waiting_terminal(entry: &mut Entry, columns: u32) -> bool {
+    let waiting = entry.waiting.is_some();
+    if waiting {
+        Columns::set(&entry.terminal, columns);
+    }
+    waiting
+}

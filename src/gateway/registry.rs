@@ -1,0 +1,235 @@
+//! Which forwards are open, and what an order to end one means: a state machine without a socket in it.
+//!
+//! A forward is registered before the authority is asked, so an order to end it always finds it: an order that comes
+//! before the answer makes the answer void.
+
+use crate::{
+    app::protocol::{ClosedSession, ConnectionId, Credential, OpenSession},
+    domain::{NodeId, SessionId},
+};
+use std::{collections::HashMap, net::IpAddr};
+
+/// Reports of ended forwards that are kept while the authority is away. It learns the rest from the next hello, which
+/// does not name them.
+const MAX_CLOSED: usize = 16 * 1024;
+
+/// The forwards of all connections; `H` is what ends one.
+pub(super) struct Registry<H> {
+    sessions: HashMap<SessionId, Entry<H>>,
+    closed: Vec<ClosedSession>,
+    hellos: u64,
+}
+
+struct Entry<H> {
+    owner: Owner,
+    handle: H,
+    state: State,
+}
+
+enum State {
+    /// The authority was asked after so many hellos.
+    Pending { asked: u64 },
+    /// It is open, or being dialled.
+    Open { node: NodeId },
+    /// It was ended; its task has not noticed yet.
+    Ended { reason: String },
+}
+
+/// On whose behalf a forward is opened.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// The connection.
+    pub(super) connection: ConnectionId,
+    /// Its other end.
+    pub(super) peer: IpAddr,
+    /// As whom it was authenticated.
+    pub(super) credential: Credential,
+}
+
+/// What became of a forward that the authority permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// Open it.
+    Go {
+        /// A hello went out without it since the authority was asked: send another, or an authority that was
+        /// restarted in between would never end it.
+        resync: bool,
+    },
+    /// It was ended before the answer came.
+    Ended(String),
+}
+
+/// What an order to end a forward means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End<H> {
+    /// No such forward (any more).
+    Unknown,
+    /// End the forward; others are open on its connection.
+    Forward(H),
+    /// End the forward and its connection: nothing else is open there.
+    Connection(H),
+}
+
+impl<H> Default for Registry<H> {
+    fn default() -> Self {
+        Self { sessions: HashMap::new(), closed: Vec::new(), hellos: 0 }
+    }
+}
+
+impl<H: Clone> Registry<H> {
+    /// A forward for which the authority is about to be asked.
+    pub(super) fn pending(&mut self, session: SessionId, owner: Owner, handle: H) {
+        let state = State::Pending { asked: self.hellos };
+        self.sessions.insert(session, Entry { owner, handle, state });
+    }
+
+    /// The authority permits it.
+    pub(super) fn opened(&mut self, session: &SessionId, node: NodeId) -> Opened {
+        let hellos = self.hellos;
+        let Some(entry) = self.sessions.get_mut(session) else { return Opened::Ended("the connection ended".into()) };
+        match &entry.state {
+            State::Ended { reason } => Opened::Ended(reason.clone()),
+            State::Open { .. } => Opened::Go { resync: false },
+            State::Pending { asked } => {
+                let resync = *asked != hellos;
+                entry.state = State::Open { node };
+                Opened::Go { resync }
+            }
+        }
+    }
+
+    /// The authority refused it.
+    pub(super) fn refused(&mut self, session: &SessionId) {
+        self.sessions.remove(session);
+    }
+
+    /// It has ended, having moved so many bytes.
+    pub(super) fn closed(&mut self, session: SessionId, up: u64, down: u64) {
+        if self.sessions.remove(&session).is_some() && self.closed.len() < MAX_CLOSED {
+            self.closed.push(ClosedSession { session, up, down });
+        }
+    }
+
+    /// The authority ends it.
+    pub(super) fn end(&mut self, session: &SessionId, reason: &str) -> End<H> {
+        let Some(entry) = self.sessions.get_mut(session) else { return End::Unknown };
+        if matches!(entry.state, State::Ended { .. }) {
+            return End::Unknown;
+        }
+        entry.state = State::Ended { reason: reason.to_owned() };
+        let (handle, connection) = (entry.handle.clone(), entry.owner.connection.clone());
+        let others = self
+            .sessions
+            .values()
+            .any(|other| other.owner.connection == connection && !matches!(other.state, State::Ended { .. }));
+        if others { End::Forward(handle) } else { End::Connection(handle) }
+    }
+
+    /// Ends everything.
+    pub(super) fn end_all(&mut self, reason: &str) -> Vec<H> {
+        let live = self.sessions.values_mut().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+        live.map(|entry| {
+            entry.state = State::Ended { reason: reason.to_owned() };
+            entry.handle.clone()
+        })
+        .collect()
+    }
+
+    /// What is open, for a hello.
+    pub(super) fn hello(&mut self) -> Vec<OpenSession> {
+        self.hellos += 1;
+        let open = self.sessions.iter().filter_map(|(session, entry)| match entry.state {
+            State::Open { node } => Some(OpenSession {
+                session: session.clone(),
+                connection: entry.owner.connection.clone(),
+                peer: entry.owner.peer,
+                credential: entry.owner.credential.clone(),
+                node_id: node,
+            }),
+            State::Pending { .. } | State::Ended { .. } => None,
+        });
+        open.collect()
+    }
+
+    /// The ended forwards that have not been reported.
+    pub(super) fn take_closed(&mut self) -> Vec<ClosedSession> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// They could not be reported.
+    pub(super) fn put_back_closed(&mut self, mut sessions: Vec<ClosedSession>) {
+        sessions.append(&mut self.closed);
+        sessions.truncate(MAX_CLOSED);
+        self.closed = sessions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AccountId, Fingerprint};
+
+    fn owner(connection: &str) -> Owner {
+        Owner {
+            connection: connection.into(),
+            peer: [127, 0, 0, 1].into(),
+            credential: Credential { account: AccountId(1), key: Fingerprint::from_bytes([1; 32]), certificate: None },
+        }
+    }
+
+    fn id(n: u128) -> SessionId {
+        SessionId::from_bits(n)
+    }
+
+    fn open(registry: &mut Registry<u8>, n: u8, connection: &str) {
+        registry.pending(id(n.into()), owner(connection), n);
+        assert_eq!(registry.opened(&id(n.into()), NodeId(1)), Opened::Go { resync: false });
+    }
+
+    #[test]
+    fn an_order_to_end_that_overtakes_the_permit_voids_it() {
+        let mut registry = Registry::default();
+        registry.pending(id(1), owner("a"), 1);
+        assert_eq!(registry.end(&id(1), "removed"), End::Connection(1));
+        assert_eq!(registry.opened(&id(1), NodeId(1)), Opened::Ended("removed".into()));
+        assert!(registry.hello().is_empty(), "it was never open");
+    }
+
+    #[test]
+    fn the_connection_ends_with_its_last_forward() {
+        let mut registry = Registry::default();
+        open(&mut registry, 1, "a");
+        open(&mut registry, 2, "a");
+        open(&mut registry, 3, "b");
+        assert_eq!(registry.end(&id(1), "removed"), End::Forward(1));
+        assert_eq!(registry.end(&id(1), "removed"), End::Unknown, "once is enough");
+        assert_eq!(registry.end(&id(2), "removed"), End::Connection(2));
+        assert_eq!(registry.hello().len(), 1);
+        assert_eq!(registry.end_all("lost"), [3]);
+        assert_eq!(registry.end(&id(9), "x"), End::Unknown);
+    }
+
+    #[test]
+    fn a_forward_that_a_hello_has_missed_is_told_in_another() {
+        let mut registry = Registry::default();
+        registry.pending(id(1), owner("a"), 1);
+        assert!(registry.hello().is_empty());
+        assert_eq!(registry.opened(&id(1), NodeId(1)), Opened::Go { resync: true });
+        assert_eq!(registry.hello().len(), 1);
+    }
+
+    #[test]
+    fn what_ended_is_reported_once_and_again_only_if_that_failed() {
+        let mut registry = Registry::default();
+        open(&mut registry, 1, "a");
+        registry.pending(id(2), owner("a"), 2);
+        registry.refused(&id(2));
+        registry.closed(id(1), 10, 20);
+        registry.closed(id(1), 10, 20);
+        let closed = registry.take_closed();
+        assert_eq!(closed.len(), 1);
+        registry.put_back_closed(closed);
+        assert_eq!(registry.take_closed().len(), 1);
+        assert!(registry.take_closed().is_empty());
+    }
+}

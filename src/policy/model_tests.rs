@@ -1,0 +1,164 @@
+//! Who may open which node, and what a certificate covers: the decisions against tiny obvious models of them.
+
+use super::{
+    CertificateSettings, IssueRequest, Narrowing, OpenTarget, Reason, bundle_for, issue, open, still_open,
+    test_world::{NOW, World, key},
+};
+use crate::{bundle::Login, domain::*, policy::CaPublicKeys};
+use proptest::prelude::*;
+
+const USERS: [&str; 5] = ["admin1", "user1", "admin2", "admin3", "user2"];
+const PROJECTS: [(u64, &str, &str); 3] =
+    [(21, "acme/ml", "h100.acme"), (22, "acme/research", "b200.acme"), (23, "other/lab", "a100.other")];
+
+/// A step of a history: (user, project, what).
+fn steps() -> impl Strategy<Value = Vec<(usize, usize, u8)>> {
+    prop::collection::vec((0..USERS.len(), 0..PROJECTS.len(), 0..3_u8), 0..30)
+}
+
+proptest! {
+    /// After any history: who is in a project opens its nodes, is named by its certificates and is in its bundles;
+    /// nobody else does, is, and is.
+    #[test]
+    fn gateway_certificate_and_node_agree_with_the_membership(steps in steps()) {
+        let mut world = World::new();
+        let mut members: std::collections::BTreeSet<(usize, usize)> =
+            [(0, 0), (1, 0), (2, 1), (3, 2)].into();
+        let mut suspended = std::collections::BTreeSet::new();
+        for (user, project, what) in steps {
+            let (id, account) = (PROJECTS[project].0, world.id(USERS[user]));
+            match what {
+                0 if members.insert((user, project)) => world.add(id, account.0, Role::Member),
+                1 if members.remove(&(user, project)) => world.remove(id, account.0, "admin1@acme.example"),
+                2 => {
+                    let state = if suspended.remove(&user) { AccountState::Active } else { AccountState::Suspended };
+                    if state == AccountState::Suspended { suspended.insert(user); }
+                    let by = Actor::Operator { uid: 0 };
+                    world.apply(Mutation::AccountStateSet { account, state, at: NOW, by });
+                }
+                _ => {}
+            }
+        }
+        let directory = &world.directory;
+        let ca = CaPublicKeys { user: key(100), host: key(101) };
+        for (user, name) in USERS.iter().enumerate() {
+            let account = world.id(name);
+            let fingerprint = key(u8::try_from(account.0).unwrap()).fingerprint();
+            let identity = super::identify(directory, account, fingerprint, None, NOW);
+            prop_assert_eq!(identity.is_err(), suspended.contains(&user));
+            for (project, (_, path, cluster)) in PROJECTS.iter().enumerate() {
+                let expected = members.contains(&(user, project)) && !suspended.contains(&user);
+                let cluster: ClusterPath = cluster.parse().unwrap();
+                let bundle = bundle_for(directory, directory.cluster_at(&cluster).unwrap().id, &ca, NOW).unwrap();
+                let login = bundle.logins.iter().find(|login: &&Login| login.name.as_str() == *name);
+                prop_assert_eq!(login.is_some(), expected);
+                let Ok(identity) = &identity else { continue };
+                for host in [format!("login-0.{cluster}"), format!("compute-0.{cluster}"), cluster.to_string()] {
+                    let target = OpenTarget { host: &host, port: 22 };
+                    let permit = open(directory, identity, target, &|_| 0, NOW);
+                    prop_assert_eq!(permit.is_ok(), expected, "{} to {}", name, host);
+                    if let Ok(permit) = permit {
+                        prop_assert!(still_open(directory, identity, permit.node(), NOW).is_ok());
+                    }
+                }
+                let permit = issue(directory, identity, &IssueRequest::default(), &CertificateSettings::default(), Serial(1), NOW);
+                let principal = format!("{name}@{path}");
+                let named = permit.is_ok_and(|permit| permit.principals.iter().any(|p| p.to_string() == principal));
+                prop_assert_eq!(named, expected);
+                if let Some(login) = login {
+                    prop_assert!(login.principals.contains(&principal));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_ssh_port_of_a_node_that_is_named_is_dialled() {
+    let world = World::new();
+    let identity = world.identity("user1");
+    let ask = |host: &str, port| open(&world.directory, &identity, OpenTarget { host, port }, &|_| 0, NOW);
+    let permit = ask("login-0.h100.acme", 22).unwrap();
+    assert_eq!(permit.address(), ("192.0.2.7".parse().unwrap(), 2222));
+    assert!(ask("login-0.h100.acme", 2222).is_ok());
+    for (host, port, reason) in [
+        ("login-0.h100.acme", 80, Reason::WrongPort),
+        ("login-0.h100.acme", 65_558, Reason::WrongPort),
+        ("192.0.2.7", 2222, Reason::NotFound),
+        ("127.0.0.1", 22, Reason::NotFound),
+        ("localhost", 22, Reason::NotFound),
+        ("", 22, Reason::NotFound),
+        ("login-9.h100.acme", 22, Reason::NotFound),
+        ("login-0.b200.acme", 22, Reason::NotFound),
+        ("login-0.h100.acme.", 22, Reason::NotFound),
+        ("LOGIN-0.h100.acme", 22, Reason::NotFound),
+        ("\u{1b}[2J.h100.acme", 22, Reason::NotFound),
+    ] {
+        let denial = ask(host, port).unwrap_err();
+        assert_eq!(denial.reason, reason, "{host}:{port}");
+        assert!(!denial.user.contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn a_cluster_name_takes_the_login_node_that_is_preferred() {
+    let world = World::new();
+    let identity = world.identity("user1");
+    let target = OpenTarget { host: "h100.acme", port: 22 };
+    let permit = open(&world.directory, &identity, target, &|_| 0, NOW).unwrap();
+    assert_eq!(permit.path().to_string(), "login-0.h100.acme");
+}
+
+#[test]
+fn certificates_keep_to_what_may_be_asked_for() {
+    let world = World::new();
+    let identity = world.identity("user1");
+    let settings = CertificateSettings::default();
+    let ask = |request: IssueRequest| issue(&world.directory, &identity, &request, &settings, Serial(1), NOW);
+    let permit = ask(IssueRequest::default()).unwrap();
+    assert_eq!((permit.valid_after, permit.valid_before), (NOW.secs() - 60, NOW.secs() + 300));
+
+    let long = ask(IssueRequest { ttl: Some("2h".parse().unwrap()), ..IssueRequest::default() });
+    assert_eq!(long.unwrap_err().reason, Reason::Invalid);
+    let foreign = ask(IssueRequest { key: Some(key(11).fingerprint()), ..IssueRequest::default() });
+    assert_eq!(foreign.unwrap_err().reason, Reason::ForeignKey);
+    for narrow in [
+        Narrowing::Projects(vec!["acme/research".parse().unwrap()]),
+        Narrowing::Projects(vec!["acme/ml".parse().unwrap(), "acme/none".parse().unwrap()]),
+        Narrowing::Cluster("b200.acme".parse().unwrap()),
+    ] {
+        let refused = ask(IssueRequest { narrow: Some(narrow), ..IssueRequest::default() });
+        assert_eq!(refused.unwrap_err().reason, Reason::NotFound);
+    }
+    let narrow = Some(Narrowing::Cluster("h100.acme".parse().unwrap()));
+    let permit = ask(IssueRequest { narrow, ..IssueRequest::default() }).unwrap();
+    assert_eq!(permit.principals.iter().map(ToString::to_string).collect::<Vec<_>>(), ["user1@acme/ml/h100"]);
+}
+
+#[test]
+fn a_narrow_certificate_does_not_become_a_wide_one() {
+    let mut world = World::new();
+    world.add(22, 12, Role::Member);
+    let record = CertificateRecord {
+        serial: Serial(7),
+        account: AccountId(12),
+        key: key(12).fingerprint(),
+        principals: vec!["user1@acme/ml/h100".into()],
+        valid_after: NOW,
+        valid_before: NOW.after(std::time::Duration::from_secs(300)),
+        source: String::new(),
+        issued: NOW,
+    };
+    let (account, key) = (AccountId(12), key(12).fingerprint());
+    let identity = super::identify(&world.directory, account, key, Some((Serial(7), Some(&record))), NOW).unwrap();
+    let host = |host| open(&world.directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, NOW).map(|_| ());
+    assert!(host("login-0.h100.acme").is_ok());
+    assert_eq!(host("login-0.b200.acme").unwrap_err().reason, Reason::OutOfScope);
+    let settings = CertificateSettings::default();
+    // Neither all projects nor even the whole of the one: the certificate was for a cluster.
+    let wide = issue(&world.directory, &identity, &IssueRequest::default(), &settings, Serial(8), NOW);
+    assert!(wide.is_err());
+    let caller = super::Caller::Account(identity);
+    let change = super::authorize(&world.directory, &caller, super::Action::KeyAdd, None, NOW);
+    assert_eq!(change.unwrap_err().reason, Reason::OutOfScope);
+}

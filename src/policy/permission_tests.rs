@@ -1,0 +1,97 @@
+//! The permission table, written down a second time by hand: if the two differ, one of them is wrong.
+
+use super::{
+    Action, Caller, NEEDS, Reason, authorize,
+    test_world::{NOW, World},
+};
+use crate::domain::ProjectPath;
+use Action as A;
+
+/// For each action: operator, admin of the project, member of it, admin of another one, nobody in particular.
+const EXPECTED: &[(Action, [bool; 5])] = &[
+    (A::Whoami, [true, true, true, true, true]),
+    (A::CertificateIssue, [true, true, true, true, true]),
+    (A::Config, [true, true, true, true, true]),
+    (A::KeyList, [true, true, true, true, true]),
+    (A::KeyAdd, [true, true, true, true, true]),
+    (A::KeyRemove, [true, true, true, true, true]),
+    (A::ProjectList, [true, true, true, true, true]),
+    (A::ProjectShow, [true, true, true, false, false]),
+    (A::ProjectCreate, [true, true, true, true, true]),
+    (A::ProjectDelete, [true, true, false, false, false]),
+    (A::MemberList, [true, true, true, false, false]),
+    (A::MemberAdd, [true, true, false, false, false]),
+    (A::MemberRemove, [true, true, false, false, false]),
+    (A::MemberRole, [true, true, false, false, false]),
+    (A::ClusterList, [true, true, true, true, true]),
+    (A::ClusterCreate, [true, true, false, false, false]),
+    (A::ClusterDelete, [true, true, false, false, false]),
+    (A::VolumeList, [true, true, true, true, true]),
+    (A::VolumeCreate, [true, true, false, false, false]),
+    (A::VolumeDelete, [true, true, false, false, false]),
+    (A::NodeList, [true, true, true, false, false]),
+    (A::NodeToken, [true, true, false, false, false]),
+    (A::NodeRemove, [true, true, false, false, false]),
+    (A::CertificateList, [true, true, true, true, true]),
+    (A::CertificateRevoke, [true, true, true, true, true]),
+    (A::SessionList, [true, true, true, true, true]),
+    (A::SessionEnd, [true, true, true, true, true]),
+    (A::OrgCreate, [true, false, false, false, false]),
+    (A::OrgList, [true, false, false, false, false]),
+    (A::UserCreate, [true, false, false, false, false]),
+    (A::UserList, [true, false, false, false, false]),
+    (A::UserSuspend, [true, false, false, false, false]),
+    (A::UserResume, [true, false, false, false, false]),
+    (A::AuditList, [true, false, false, false, false]),
+    (A::AuditVerify, [true, false, false, false, false]),
+    (A::CaShow, [true, false, false, false, false]),
+    (A::Status, [true, false, false, false, false]),
+];
+
+#[test]
+fn the_table_is_what_was_meant_for_everyone_and_everything() {
+    let world = World::new();
+    let callers = [
+        Caller::Operator { uid: 0 },
+        world.caller("admin1"),
+        world.caller("user1"),
+        world.caller("admin2"),
+        world.caller("user2"),
+    ];
+    let project: ProjectPath = "acme/ml".parse().unwrap();
+    assert_eq!(EXPECTED.len(), NEEDS.len(), "an action is missing here");
+    for (action, expected) in EXPECTED {
+        for (caller, expected) in callers.iter().zip(expected) {
+            let granted = authorize(&world.directory, caller, *action, Some(&project), NOW).is_ok();
+            assert_eq!(granted, *expected, "{} for {}", action.as_str(), caller.actor());
+        }
+    }
+}
+
+#[test]
+fn what_is_not_yours_looks_like_what_does_not_exist() {
+    let world = World::new();
+    for user in ["user2", "admin2", "admin3"] {
+        let answer = |path: &str| {
+            let path: ProjectPath = path.parse().unwrap();
+            let denial = authorize(&world.directory, &world.caller(user), A::MemberAdd, Some(&path), NOW).unwrap_err();
+            (denial.reason, denial.user.replace(path.to_string().as_str(), "X"))
+        };
+        assert_eq!(answer("acme/ml"), answer("acme/none"), "{user}");
+        assert_eq!(answer("acme/ml"), answer("none/none"), "{user}");
+    }
+}
+
+#[test]
+fn the_removed_are_told_when_and_by_whom_for_a_month() {
+    let mut world = World::new();
+    world.remove(21, 12, "admin1@acme.example");
+    let project: ProjectPath = "acme/ml".parse().unwrap();
+    let told = |days: u64| {
+        let now = NOW.after(std::time::Duration::from_secs(days * 86_400));
+        authorize(&world.directory, &world.caller("user1"), A::ProjectShow, Some(&project), now).unwrap_err()
+    };
+    assert_eq!(told(0).user, "removed from acme/ml at 08:00 UTC by admin1@acme.example");
+    assert_eq!(told(1).user, "removed from acme/ml at 2027-01-15 08:00 UTC by admin1@acme.example");
+    assert_eq!(told(32).reason, Reason::NotFound);
+}

@@ -1,0 +1,512 @@
+//! The authority as a whole, in memory: what it answers to commands and gateways, and what travels when something
+//! changes. The sockets and the SSH around it are tested with the real programs in `e2e.rs`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use certgate::{
+    app::{
+        App, Asker, Bastion, Clock, Entropy, NoEntropy, Stream,
+        protocol::{
+            AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, Hello, JoinAnswer, JoinRequest,
+            NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest, OpenAnswer, OpenRequest, OpenSession,
+            Output, Presented, Terminal,
+        },
+        token::TokenText,
+    },
+    ca::CaKeys,
+    command::{self, Invocation},
+    domain::{PublicKey, SessionId, Timestamp},
+    policy::CertificateSettings,
+    store::MemoryStore,
+};
+use ed25519_dalek::SigningKey;
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// A clock that stands still until it is moved.
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Different bytes every time.
+struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), NoEntropy> {
+        let seed = self.0.fetch_add(1, Ordering::SeqCst);
+        buffer.iter_mut().zip(seed.to_le_bytes().into_iter().cycle()).for_each(|(to, from)| *to = from);
+        Ok(())
+    }
+}
+
+struct World {
+    app: Arc<App>,
+    clock: Arc<Hands>,
+    _keys: tempfile::TempDir,
+}
+
+const PEER: &str = "198.51.100.7";
+
+fn key(number: u8) -> PublicKey {
+    let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
+    PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let keys = tempfile::tempdir().unwrap();
+        CaKeys::make(keys.path()).unwrap();
+        let ca = CaKeys::load(keys.path(), keys.path()).unwrap();
+        let (commits, committed) = tokio::sync::mpsc::unbounded_channel();
+        let clock = Arc::new(Hands(AtomicU64::new(1_800_000_000_000)));
+        let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
+        let store = Arc::new(MemoryStore::new(commits));
+        let entropy = Arc::new(Counter(AtomicU64::new(1)));
+        let app = App::start(store, ca, bastion, CertificateSettings::default(), clock.clone(), entropy).await.unwrap();
+        tokio::spawn(app.clone().publish(committed));
+        Self { app, clock, _keys: keys }
+    }
+
+    /// The story's organization: admin1 (key 1) is admin and user1 (key 2) member of `acme/ml` with cluster `h100`;
+    /// user2 (key 3) is in nothing.
+    async fn story() -> Self {
+        let world = Self::new().await;
+        world.operator("org create acme").await;
+        for (number, name) in [(1, "admin1"), (2, "user1"), (3, "user2")] {
+            let line = format!("user create {name}@acme.example --org acme --name {name} --key '{}'", key(number));
+            world.operator(&line).await;
+        }
+        world.operator("project create acme/ml --admin admin1@acme.example").await;
+        world.operator("cluster create acme/ml h100").await;
+        world.operator("member add acme/ml user1@acme.example").await;
+        world
+    }
+
+    fn pass(&self, time: Duration) {
+        self.clock.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn answer(
+        &self,
+        asker: &Asker,
+        line: &str,
+        terminal: Option<Terminal>,
+        input: Option<&str>,
+    ) -> CommandAnswer {
+        command::run_line(&self.app, asker, line, terminal, input.map(str::to_owned)).await
+    }
+
+    async fn operator(&self, line: &str) -> Output {
+        let output = output(self.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
+        assert_eq!(output.exit, 0, "{line}: {}", output.stderr);
+        output
+    }
+
+    async fn refused_operator(&self, line: &str) -> String {
+        let output = output(self.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
+        assert_eq!((output.exit, output.stdout.as_str()), (1, ""), "{line}: {}", output.stderr);
+        output.stderr
+    }
+
+    async fn credential(&self, number: u8) -> Credential {
+        let request = AuthenticateRequest {
+            connection: "c1".into(),
+            peer: PEER.parse().unwrap(),
+            presented: Presented::Key(STANDARD.encode(key(number).to_wire())),
+            joining: false,
+        };
+        match self.app.authenticate(request).await {
+            AuthenticateAnswer::Account { credential, .. } => credential,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn asker(&self, number: u8) -> Asker {
+        let credential = self.credential(number).await;
+        Asker::Account { credential, peer: PEER.parse().unwrap(), connection: "c1".into() }
+    }
+
+    async fn user(&self, number: u8, line: &str) -> Output {
+        output(self.answer(&self.asker(number).await, line, None, None).await)
+    }
+
+    fn gateway(&self, sessions: Vec<OpenSession>) -> Stream {
+        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions })
+    }
+
+    async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {
+        let request = OpenRequest {
+            gateway: "gw1".into(),
+            connection: format!("c{session}"),
+            peer: PEER.parse().unwrap(),
+            credential: self.credential(number).await,
+            session: SessionId::from_bits(session),
+            host: host.into(),
+            port: 22,
+        };
+        match self.app.open(request).await {
+            OpenAnswer::Permit(permit) => Ok(permit.session),
+            OpenAnswer::Refused { message } => Err(message),
+        }
+    }
+
+    async fn token(&self, node: &str) -> TokenText {
+        self.operator(&format!("node token {node} --address 192.0.2.7 --port 2201")).await.stdout.parse().unwrap()
+    }
+
+    async fn join(&self, token: &TokenText, number: u8, node: &str) -> JoinAnswer {
+        let request = JoinRequest {
+            connection: "j".into(),
+            peer: PEER.parse::<IpAddr>().unwrap(),
+            host_key: key(number),
+            secret: token.secret.clone(),
+            node: node.parse().unwrap(),
+        };
+        self.app.join(request).await
+    }
+
+    async fn node(&self, name: &str, number: u8) -> NodeIdentity {
+        let token = self.token(name).await;
+        match self.join(&token, number, name).await {
+            JoinAnswer::Joined(joined) => {
+                NodeIdentity { node: joined.node_id, key: key(number).fingerprint(), path: joined.node }
+            }
+            JoinAnswer::Refused { message } => panic!("{message}"),
+        }
+    }
+}
+
+fn output(answer: CommandAnswer) -> Output {
+    match answer {
+        CommandAnswer::Output(output) => output,
+        CommandAnswer::Input { prompt, .. } => panic!("asked for input: {prompt}"),
+    }
+}
+
+async fn next(stream: &mut Stream) -> Event {
+    // Generous: it only bounds how long a failing test hangs.
+    tokio::time::timeout(Duration::from_secs(20), stream.events.recv()).await.unwrap().unwrap()
+}
+
+/// Events until an end of a session, which is returned; bundles may come before or after.
+async fn next_end(stream: &mut Stream) -> (SessionId, String) {
+    loop {
+        if let Event::End { session, reason } = next(stream).await {
+            return (session, reason);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removal_refuses_at_once_and_ends_what_is_open_with_the_reason() {
+    let world = World::story().await;
+    let mut stream = world.gateway(vec![]);
+    assert_eq!(next(&mut stream).await, Event::Ready);
+    world.node("login-0.h100.acme", 50).await;
+    assert!(world.user(2, "cert").await.stdout.starts_with("ssh-ed25519-cert-v01@openssh.com "));
+    let hers = world.open(2, 1, "login-0.h100.acme").await.unwrap();
+    let his = world.open(1, 2, "h100.acme").await.unwrap();
+
+    let removal = world.user(1, "member remove acme/ml user1@acme.example --yes").await;
+    assert_eq!((removal.exit, removal.stderr.as_str()), (0, "removed user1@acme.example from acme/ml\n"));
+    let reason = "removed from acme/ml at 08:00 UTC by admin1@acme.example";
+    assert_eq!(next_end(&mut stream).await, (hers, reason.to_owned()));
+
+    let refused = world.user(2, "cert").await;
+    assert_eq!(
+        (refused.exit, refused.stdout.as_str(), refused.stderr.as_str()),
+        (1, "", format!("{reason}\n").as_str())
+    );
+    assert_eq!(world.open(2, 3, "login-0.h100.acme").await, Err(reason.to_owned()));
+    let listed = world.operator("session list --json").await.stdout;
+    assert!(listed.contains(&his.to_string()) && listed.matches("\"session\"").count() == 1, "{listed}");
+}
+
+#[tokio::test]
+async fn what_somebody_may_not_see_looks_like_what_does_not_exist() {
+    let world = World::story().await;
+    let mut stream = world.gateway(vec![]);
+    assert_eq!(next(&mut stream).await, Event::Ready);
+    world.node("login-0.h100.acme", 50).await;
+    for line in [
+        "project show X",
+        "member list X",
+        "member add X user2@acme.example",
+        "member remove X user1@acme.example --yes",
+        "member role X user1@acme.example admin",
+        "cluster create X new",
+        "volume create X new",
+        "project delete X --yes",
+        "cert --project X",
+    ] {
+        let theirs = world.user(3, &line.replace('X', "acme/ml")).await;
+        let nobodys = world.user(3, &line.replace('X', "acme/none")).await;
+        assert_eq!(theirs.exit, 1, "{line}");
+        assert_eq!(theirs.stderr.replace("acme/ml", "acme/none"), nobodys.stderr, "{line}");
+    }
+    for line in [
+        "node list X",
+        "node token login-1.X",
+        "node remove login-0.X --yes",
+        "cluster delete X --yes",
+        "cert --cluster X",
+    ] {
+        let theirs = world.user(3, &line.replace('X', "h100.acme")).await;
+        let nobodys = world.user(3, &line.replace('X', "none.acme")).await;
+        assert_eq!(theirs.exit, 1, "{line}");
+        assert_eq!(theirs.stderr.replace("h100", "none"), nobodys.stderr, "{line}");
+    }
+    let (theirs, nobodys) = (world.open(3, 1, "login-0.h100.acme").await, world.open(3, 2, "login-0.none.acme").await);
+    assert_eq!(theirs.unwrap_err().replace("h100", "none"), nobodys.unwrap_err());
+    // Another's certificate is nobody's.
+    world.user(2, "cert").await;
+    assert_eq!(world.user(3, "certificate revoke 1").await.stderr, "no such live certificate: 1\n");
+    assert_eq!(world.user(3, "certificate revoke 99").await.stderr, "no such live certificate: 99\n");
+}
+
+#[tokio::test]
+async fn a_gateway_that_comes_back_gets_what_it_missed() {
+    let world = World::story().await;
+    let mut stream = world.gateway(vec![]);
+    assert_eq!(next(&mut stream).await, Event::Ready);
+    let node = world.node("login-0.h100.acme", 50).await;
+    let session = |number: u128, credential: &Credential| OpenSession {
+        session: SessionId::from_bits(number),
+        connection: "c".into(),
+        peer: PEER.parse().unwrap(),
+        credential: credential.clone(),
+        node_id: node.node,
+    };
+    let (hers, his) = (world.credential(2).await, world.credential(1).await);
+    drop(stream);
+    world.operator("member remove acme/ml user1@acme.example --yes").await;
+    let mut stream = world.gateway(vec![session(1, &hers), session(2, &his)]);
+    assert_eq!(next(&mut stream).await, Event::Ready);
+    assert_eq!(next_end(&mut stream).await.0, SessionId::from_bits(1));
+    let listed = world.operator("session list --json").await.stdout;
+    assert!(
+        listed.contains(&SessionId::from_bits(2).to_string()) && !listed.contains(&SessionId::from_bits(1).to_string())
+    );
+    // And it is found by a removal that comes later.
+    world.operator("user suspend admin1@acme.example").await;
+    let (ended, reason) = next_end(&mut stream).await;
+    assert_eq!((ended, reason.contains("suspended")), (SessionId::from_bits(2), true));
+}
+
+#[tokio::test]
+async fn each_way_of_losing_access_ends_the_session() {
+    for (line, reason) in [
+        ("user suspend user1@acme.example", "your account is suspended"),
+        ("key remove KEY --account user1@acme.example --yes", "this key was removed"),
+        ("project delete acme/ml --yes", "removed from its cluster"),
+        ("cluster delete h100.acme --yes", "removed from its cluster"),
+        ("node remove login-0.h100.acme --yes", "removed from its cluster"),
+        ("session end SESSION", "ended by an operator"),
+    ] {
+        let world = World::story().await;
+        let mut stream = world.gateway(vec![]);
+        world.node("login-0.h100.acme", 50).await;
+        let session = world.open(2, 1, "login-0.h100.acme").await.unwrap();
+        let line = line.replace("KEY", &key(2).fingerprint().to_string()).replace("SESSION", &session.to_string());
+        world.operator(&line).await;
+        let (ended, told) = next_end(&mut stream).await;
+        assert_eq!(ended, session, "{line}");
+        assert!(told.contains(reason), "{line}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_works_once_in_time_and_for_its_node() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let refused = |answer: JoinAnswer| match answer {
+        JoinAnswer::Refused { message } => message,
+        JoinAnswer::Joined(joined) => panic!("{} joined", joined.node),
+    };
+    let told = "the token is not valid: it may have been used or have expired, or be for another node; ask for a new one \
+                (node token)";
+    let token = world.token("login-0.h100.acme").await;
+    assert_eq!(refused(world.join(&token, 50, "login-1.h100.acme").await), told);
+    assert!(matches!(world.join(&token, 50, "login-0.h100.acme").await, JoinAnswer::Joined(_)));
+    assert_eq!(refused(world.join(&token, 51, "login-0.h100.acme").await), told);
+
+    let late = world.token("login-1.h100.acme").await;
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(refused(world.join(&late, 51, "login-1.h100.acme").await), told);
+
+    let taken = world.token("login-2.h100.acme").await;
+    assert!(refused(world.join(&taken, 50, "login-2.h100.acme").await).contains("host key"));
+    assert!(refused(world.join(&taken, 2, "login-2.h100.acme").await).contains("host key"));
+    let mut guessed = taken.clone();
+    guessed.secret = "AAAA".into();
+    assert_eq!(refused(world.join(&guessed, 52, "login-2.h100.acme").await), told);
+    // Each of them is on record, with what was wrong for the operator.
+    let log = world.operator("audit list --json").await.stdout;
+    for why in ["the token is for login-0", "was used at", "expired at", "an unknown token", "is the host key of node"]
+    {
+        assert!(log.contains(why), "{why} not in {log}");
+    }
+    assert!(!log.contains(&token.secret), "the audit log holds a secret");
+    world.operator("audit verify").await;
+}
+
+#[tokio::test]
+async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
+    let world = World::story().await;
+    let mut stream = world.gateway(vec![]);
+    let node = world.node("login-0.h100.acme", 50).await;
+    let hello = async |have, until| {
+        let request =
+            NodeHelloRequest { node: node.clone(), peer: PEER.parse().unwrap(), have, host_certificate_until: until };
+        match world.app.node_hello(request).await.unwrap() {
+            NodeHelloAnswer::Welcome { bundle, host_certificate } => Some((bundle, host_certificate.is_some())),
+            NodeHelloAnswer::Refused => None,
+        }
+    };
+    let (bundle, certificate) = hello(None, None).await.unwrap();
+    assert!(certificate);
+    let version = world.app.directory().version();
+    assert!(bundle.unwrap().payload.contains("\"user1\""));
+    let month = Some(1_800_000_000 + 30 * 86_400);
+    assert_eq!(hello(Some(version), month).await, Some((None, false)));
+
+    let waiting = {
+        let (app, asker) = (world.app.clone(), world.asker(1).await);
+        let words =
+            "member remove acme/ml user1@acme.example --yes --wait --json".split(' ').map(str::to_owned).collect();
+        tokio::spawn(async move { command::run(&app, &asker, Invocation { words, terminal: None, input: None }).await })
+    };
+    let pushed = loop {
+        if let Event::Bundle { version: pushed, bundle, .. } = next(&mut stream).await
+            && pushed > version
+        {
+            assert!(!bundle.payload.contains("\"user1\""));
+            break pushed;
+        }
+    };
+    world.app.node_receipt(NodeReceiptRequest { node: node.clone(), version: Some(pushed), problem: None });
+    let receipts = output(waiting.await.unwrap());
+    assert_eq!(receipts.exit, 0, "{}", receipts.stderr);
+    assert!(receipts.stdout.contains("login-0.h100.acme") && receipts.stdout.contains("\"confirmed\": \"2027"));
+
+    world.operator("node remove login-0.h100.acme --yes").await;
+    while next(&mut stream).await != (Event::NodeGone { node: node.node }) {}
+    assert_eq!(hello(Some(pushed), month).await, None);
+}
+
+#[tokio::test]
+async fn bad_input_is_one_line_and_changes_nothing() {
+    let world = World::story().await;
+    let version = world.app.directory().version();
+    let new = |key: &str| format!("user create new@acme.example --org acme --name new --key '{key}'");
+    let private = "-----BEGIN OPENSSH PRIVATE KEY-----";
+    for (line, told) in [
+        ("member add acme/ml nobody@acme.example".to_owned(), "no account has the email"),
+        ("member add acme/ml user1@acme.example".into(), "already, as member"),
+        ("member remove acme/ml user2@acme.example --yes".into(), "is not in acme/ml"),
+        ("member remove acme/ml admin1@acme.example --yes".into(), "last admin"),
+        ("member role acme/ml admin1@acme.example member".into(), "last admin"),
+        ("member role acme/ml user1@acme.example member".into(), "already"),
+        ("member remove acme/ml user1@acme.example".into(), "--yes"),
+        (new(private), "PRIVATE key"),
+        (new(&key(2).to_string()), "another account"),
+        (new("ssh-dss AAAAB3NzaC1kc3MAAAAA"), "ssh-dss"),
+        (new("ssh-rsa nonsense"), "not an OpenSSH public key"),
+        ("user create user1@acme.example --org acme --name other".into(), "already"),
+        ("user create x@acme.example --org acme --name user1".into(), "never given out twice"),
+        ("user create x@acme.example --org none --name x".into(), "no such organization"),
+        ("org create acme".into(), "already"),
+        ("cluster create acme/ml h100".into(), "never given out twice"),
+        ("project create acme/ml --admin admin1@acme.example".into(), "never given out twice"),
+        ("project create acme/new".into(), "--admin"),
+    ] {
+        let stderr = world.refused_operator(&line).await;
+        assert!(stderr.contains(told), "{line}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
+        assert!(!stderr.contains("BEGIN"), "{stderr}");
+    }
+    assert_eq!(world.app.directory().version(), version);
+    // An account without a key, and one that is not there: each its own message.
+    world.operator("user create keyless@acme.example --org acme --name keyless").await;
+    let stderr = world.user(1, "member add acme/ml keyless@acme.example").await.stderr;
+    assert!(stderr.contains("no SSH key"), "{stderr}");
+    for (line, exit) in
+        [("fly", 2), ("member add", 2), ("member add acme/ml a\u{1b}[2J@x", 2), ("cert 'open", 2), ("--help", 0)]
+    {
+        let output = world.user(2, line).await;
+        assert_eq!(output.exit, exit, "{line}");
+        assert!(!output.stderr.contains('\u{1b}') && !output.stdout.contains('\u{1b}'), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_is_asked_before_a_removal() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    world.node("login-0.h100.acme", 50).await;
+    world.open(2, 1, "login-0.h100.acme").await.unwrap();
+    let asker = world.asker(1).await;
+    let terminal = Some(Terminal { columns: 80 });
+    let line = "member remove acme/ml user1@acme.example";
+    let CommandAnswer::Input { prompt, line: true, .. } = world.answer(&asker, line, terminal, None).await else {
+        panic!("was not asked")
+    };
+    assert_eq!(prompt, "Remove user1@acme.example from acme/ml? 1 open session will end. [y/N] ");
+    for no in ["", "n\n", "yesterday\n"] {
+        assert_eq!(output(world.answer(&asker, line, terminal, Some(no)).await).exit, 1);
+        assert!(world.user(1, "member list acme/ml").await.stdout.contains("user1"));
+    }
+    assert_eq!(output(world.answer(&asker, line, terminal, Some("y\n")).await).exit, 0);
+    assert!(!world.user(1, "member list acme/ml").await.stdout.contains("user1"));
+}
+
+#[tokio::test]
+async fn a_removed_key_stays_refused_until_its_certificates_have_ended() {
+    let world = World::story().await;
+    let add = async || {
+        let line = "key add --account user1@acme.example";
+        output(world.answer(&Asker::Operator { uid: 0 }, line, None, Some(&key(2).to_string())).await)
+    };
+    world.operator(&format!("key remove {} --account user1@acme.example --yes", key(2).fingerprint())).await;
+    assert!(add().await.stderr.contains("can be added again after"), "a key came back with its certificates");
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(add().await.exit, 0);
+}
+
+#[tokio::test]
+async fn certificates_of_ours_and_keys_of_nobody() {
+    let world = World::story().await;
+    let line = world.user(2, "cert").await.stdout;
+    let blob = line.split(' ').nth(1).unwrap().to_owned();
+    let authenticate = async |presented| {
+        let request =
+            AuthenticateRequest { connection: "c".into(), peer: PEER.parse().unwrap(), presented, joining: false };
+        world.app.authenticate(request).await
+    };
+    let AuthenticateAnswer::Account { credential, .. } = authenticate(Presented::Certificate(blob.clone())).await
+    else {
+        panic!("a good certificate was refused")
+    };
+    // Who came with a certificate may look, and change nothing.
+    let asker = Asker::Account { credential, peer: PEER.parse().unwrap(), connection: "c".into() };
+    assert_eq!(output(world.answer(&asker, "whoami", None, None).await).exit, 0);
+    let change = output(world.answer(&asker, "key add", None, Some(&key(9).to_string())).await);
+    assert!(change.exit == 1 && change.stderr.contains("certificate"), "{}", change.stderr);
+
+    assert_eq!(authenticate(Presented::Key(STANDARD.encode(key(77).to_wire()))).await, AuthenticateAnswer::Refused);
+    assert_eq!(authenticate(Presented::Key("!".into())).await, AuthenticateAnswer::Refused);
+    world.operator("certificate revoke 1").await;
+    assert_eq!(authenticate(Presented::Certificate(blob)).await, AuthenticateAnswer::Refused);
+    assert_eq!(output(world.answer(&asker, "whoami", None, None).await).exit, 1);
+}
