@@ -34,7 +34,10 @@ use crate::{
 use forward::ForwardHandle;
 use registry::Registry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 /// The stack that each of the runtime's threads needs (`thread_stack_size`).
@@ -64,6 +67,8 @@ struct Shared<A> {
     /// Forwards have ended: report them.
     closed: Notify,
     agents: agents::Agents,
+    /// Whether the event stream is open.
+    connected: watch::Sender<bool>,
 }
 
 impl<A: Authority> Shared<A> {
@@ -100,6 +105,7 @@ impl<A: Authority> Gateway<A> {
             resync: Notify::new(),
             closed: Notify::new(),
             agents: agents::Agents::default(),
+            connected: watch::Sender::new(false),
         })))
     }
 
