@@ -143,7 +143,7 @@ async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     let gateway = start(|_| {}).await;
     let listener = node(&gateway).await;
     let (client, stalled) = client(&gateway).await;
-    let _channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
     let (node, _) = listener.accept().await.unwrap();
     stalled.store(true, Ordering::SeqCst);
     let (mut from_gateway, mut to_gateway) = node.into_split();
@@ -174,6 +174,8 @@ async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     // FIN or RST: either way it is over.
     let _ = within("the node's connection ends", from_gateway.read_to_end(&mut rest)).await;
     until("it is reported", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    // It reads again, and finds that the connection has ended. A channel that is not taken from would stop it.
+    drop(channel);
     stalled.store(false, Ordering::SeqCst);
     within("the client's connection ends", async {
         while !client.is_closed() {
