@@ -46,13 +46,16 @@ pub enum JoinError {
     #[error("{0}")]
     Sshd(#[from] SshdError),
     /// No gateway could be reached, or none is the right one.
-    #[error("no gateway could be asked; the token is still good. {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("no gateway could be asked; the token is still good. {}", all(.0))]
     Links(Vec<LinkError>),
     /// The connection broke after the token had been sent.
     #[error("{0}; whether the token was used is not known: if a second try is refused, get a new token")]
     Answer(LinkError),
     /// No answer.
-    #[error("no answer in {} s; whether the token was used is not known: if a second try is refused, get a new token", ANSWER_TIMEOUT.as_secs())]
+    #[error(
+        "no answer in {} s; whether the token was used is not known: if a second try is refused, get a new token",
+        ANSWER_TIMEOUT.as_secs()
+    )]
     Timeout,
     /// The authority cannot be reached by the gateway.
     #[error("the gateway cannot reach the authority; try again later, the token is still good")]
@@ -97,6 +100,10 @@ pub enum JoinError {
         /// Why the way back failed.
         and: FileError,
     },
+}
+
+fn all(errors: &[LinkError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Where things are on this machine.
