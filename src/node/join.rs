@@ -89,7 +89,8 @@ pub enum JoinError {
     ReadBack(#[from] ConfigError),
     /// It went wrong after files had been written; they are as they were.
     #[error(
-        "{0}. All files are as they were before, and sshd was not reloaded; the node is enrolled, so this machine needs a new token for the next try"
+        "{0}. All files are as they were before, and sshd was not reloaded; the token is used up, so the next try \
+         needs a new one"
     )]
     Undone(Box<JoinError>),
     /// It went wrong, and the way back failed too.
