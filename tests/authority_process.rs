@@ -28,6 +28,9 @@ use std::{
     time::Duration,
 };
 
+/// A user that is nobody else on a machine.
+const GATEWAY_USER: u32 = 64_321;
+
 struct Site {
     dir: tempfile::TempDir,
 }
@@ -48,7 +51,8 @@ impl Site {
         let path = dir.path().display();
         let config = format!(
             "state_dir = \"{path}/state\"\nadmin_socket = \"{path}/admin.sock\"\ngateway_socket = \
-             \"{path}/gateway.sock\"\n[bastion]\nhost = \"bastion.example.com\"\n"
+             \"{path}/gateway.sock\"\ngateway_user = \"{GATEWAY_USER}\"\n[bastion]\nhost = \
+             \"bastion.example.com\"\n"
         );
         fs::write(dir.path().join("authority.toml"), config).unwrap();
         Self { dir }
@@ -248,4 +252,54 @@ async fn unsafe_and_damaged_files_are_named() {
     open_to_all(&site.state(), 0o700);
     fs::write(SqliteStore::database(&site.state()), "not a database").unwrap();
     assert!(site.refuses().contains("directory.sqlite3"));
+}
+
+/// Asks over a socket as some user, by a program that is nothing but a client; gives what the program said.
+fn ask_as(site: &Site, user: u32, socket: &str, path: &str, body: &str) -> String {
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let curl = Command::new("curl")
+        .args(["-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket"])
+        .arg(site.dir.path().join(socket))
+        .args(["-H", "content-type: application/json", "-d", body])
+        .arg(format!("http://localhost{path}"))
+        .uid(user)
+        .gid(user)
+        .output()
+        .unwrap();
+    String::from_utf8(curl.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_socket_answers_its_own_table_to_its_own_users() {
+    use certgate::{
+        api::server::ADMIN_CALLS,
+        app::protocol::{EVENTS_PATH, GATEWAY_CALLS},
+    };
+    let site = Site::new();
+    let _running = site.start().await;
+    let ask =
+        |user, socket, path: &str, body: &str| tokio::task::block_in_place(|| ask_as(&site, user, socket, path, body));
+    let command = r#"{"words":["status"]}"#;
+    assert_eq!(ask(0, "admin.sock", "/v1/command", command), "200");
+    // 000 is curl's way of saying that there was no answer.
+    for (user, socket) in [(GATEWAY_USER, "admin.sock"), (64_322, "admin.sock"), (64_322, "gateway.sock")] {
+        assert_eq!(ask(user, socket, "/v1/command", command), "000", "user {user} on {socket}");
+    }
+    // The gateway's user is answered at its socket, where an operator's command is no request.
+    assert_eq!(ask(GATEWAY_USER, "gateway.sock", "/v1/command", command), "422");
+    let closed = r#"{"sessions":[]}"#;
+    assert_eq!(ask(GATEWAY_USER, "gateway.sock", "/v1/closed", closed), "200");
+    // Each path of a table is there (a request that makes no sense is 422), and no other one.
+    for path in GATEWAY_CALLS.iter().chain([&EVENTS_PATH]) {
+        assert_eq!(ask(0, "gateway.sock", path, "{}"), "422", "{path}");
+        if !ADMIN_CALLS.contains(path) {
+            assert_eq!(ask(0, "admin.sock", path, "{}"), "404", "{path}");
+        }
+    }
+    for path in ["/", "/v1", "/v1/health", "/v1/command/", "/v2/command"] {
+        assert_eq!(ask(0, "gateway.sock", path, "{}"), "404", "{path}");
+    }
+    let huge = format!(r#"{{"words":["{}"]}}"#, "x".repeat(100_000));
+    assert_eq!(ask(0, "admin.sock", "/v1/command", &huge), "200");
 }
