@@ -59,8 +59,8 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let app = App::start(Arc::new(store), keys, config.bastion, config.certificates, clock, entropy).await?;
 
-    let admin = listen(&config.admin_socket)?;
-    let gateway = listen(&config.gateway_socket)?;
+    let admin = listen(&config.admin_socket, &operators)?;
+    let gateway = listen(&config.gateway_socket, &gateway_users)?;
     let publishing = tokio::spawn(app.clone().publish(committed));
     let admin = tokio::spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     let gateway = tokio::spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
@@ -98,9 +98,9 @@ fn prepare_state_dir(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Listens on a socket that everybody can reach the door of; who comes in is decided by the kernel's word on who
-/// knocks. A socket that a former process left is replaced; one that answers is not.
-fn listen(path: &Path) -> Result<UnixListener, Box<dyn Error>> {
+/// Listens on a socket. Its mode keeps everybody out who is not meant; where other users are, the kernel's word on who
+/// knocks decides for each connection. A socket that a former process left is replaced; one that answers is not.
+fn listen(path: &Path, allowed: &Allowed) -> Result<UnixListener, Box<dyn Error>> {
     if path.symlink_metadata().is_ok() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(format!("{}: another process serves this socket", path.display()).into());
@@ -108,6 +108,7 @@ fn listen(path: &Path) -> Result<UnixListener, Box<dyn Error>> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    rustix::fs::chmod(path, Mode::from_raw_mode(0o666))?;
+    let mode = if allowed.uids.is_empty() { 0o600 } else { 0o666 };
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
     Ok(listener)
 }

@@ -86,3 +86,13 @@ where
         }
     }
 }
+
+/// Waits, no longer than for an answer, until the authority is there; false if it did not come back.
+pub(super) async fn patiently_connected<A: Authority>(shared: &Shared<A>, connection: &Connection) -> bool {
+    let mut connected = shared.connected.subscribe();
+    tokio::select! {
+        () = connection.over.cancelled() => false,
+        () = sleep(PATIENCE) => false,
+        came = connected.wait_for(|connected| *connected) => came.is_ok(),
+    }
+}

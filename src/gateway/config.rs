@@ -115,7 +115,7 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 256,
             unauthenticated_per_address: 32,
-            login_deadline: Duration::from_secs(30),
+            login_deadline: Duration::from_secs(60),
             auth_attempts: 20,
             channels: 64,
             commands: 8,

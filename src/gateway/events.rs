@@ -30,6 +30,7 @@ pub(super) async fn follow<A: Authority>(shared: Arc<Shared<A>>, shutdown: Cance
         loop {
             let before = heard;
             let problem = stream(&shared, &mut heard).await;
+            shared.connected.send_replace(false);
             tracing::warn!(action = "events", outcome = %problem);
             wait = if heard > before { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
             let pause = jittered(wait, (shared.random)());
@@ -85,6 +86,7 @@ async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> S
             event = timeout(SILENCE, events.next()) => match event {
                 Ok(Ok(event)) => {
                     *heard = Instant::now();
+                    shared.connected.send_replace(true);
                     act(shared, event);
                 }
                 Ok(Err(error)) => return error.to_string(),

@@ -7,7 +7,7 @@ use super::{
     Shared,
     agents::{self, Agent},
     algorithms,
-    auth::{AWAY, Identity, authenticate},
+    auth::{AWAY, Identity, authenticate, patiently_connected},
     channels::{Channels, Columns, Entry, Served, WhenFull},
     command::{Command, MAX_INPUT},
     connection::Connection,
@@ -58,7 +58,7 @@ impl<A: Authority> Handler<A> {
     fn attempt(&mut self) -> bool {
         self.attempts += 1;
         if self.attempts > self.shared.config.limits.auth_attempts {
-            self.connection.end(Disconnect::NoMoreAuthMethodsAvailable, "too many authentication attempts");
+            self.connection.end(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication attempts");
             return false;
         }
         true
@@ -207,6 +207,13 @@ impl<A: Authority> SshHandler for Handler<A> {
             return Ok(Auth::reject());
         }
         Ok(self.presented(user, Presented::Certificate(STANDARD.encode(blob)), None).await)
+    }
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Error> {
+        // The only text that OpenSSH shows before it gives up: a refusal of the last key makes it leave before it
+        // reads anything else.
+        let here = patiently_connected(&self.shared, &self.connection).await;
+        Ok((!here).then(|| format!("{AWAY}\r\n")))
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {

@@ -34,15 +34,18 @@ use crate::{
 use forward::ForwardHandle;
 use registry::Registry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 /// The stack that each of the runtime's threads needs (`thread_stack_size`).
 ///
 /// russh parses a certificate inside the authentication packet before any handler sees it, and ssh-key's parser
-/// recurses once per nesting level. russh 0.65.1 turns away what nests deeper than 8 by counting markers; this stack
-/// is what a packet of 256 kB, its largest, would need if that count were ever evaded, in an unoptimized build, with
-/// room. Stacks are reserved, not committed: a thread uses what it touches.
+/// recurses once per nesting level: 138 kB of nesting overflows 2 MB. russh 0.65.1 turns away what nests deeper than 8
+/// by counting markers in the packet (`check_cert_nesting`); this stack is the second line, should that count ever be
+/// evaded by a packet of 256 kB, the largest. Stacks are reserved, not committed: a thread uses what it touches.
 pub const THREAD_STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where random numbers come from: each call gives 128 fresh bits from the system's generator.
@@ -64,6 +67,8 @@ struct Shared<A> {
     /// Forwards have ended: report them.
     closed: Notify,
     agents: agents::Agents,
+    /// Whether the event stream is open.
+    connected: watch::Sender<bool>,
 }
 
 impl<A: Authority> Shared<A> {
@@ -100,6 +105,7 @@ impl<A: Authority> Gateway<A> {
             resync: Notify::new(),
             closed: Notify::new(),
             agents: agents::Agents::default(),
+            connected: watch::Sender::new(false),
         })))
     }
 

@@ -46,13 +46,16 @@ pub enum JoinError {
     #[error("{0}")]
     Sshd(#[from] SshdError),
     /// No gateway could be reached, or none is the right one.
-    #[error("no gateway could be asked; the token is still good. {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("no gateway could be asked; the token is still good. {}", all(.0))]
     Links(Vec<LinkError>),
     /// The connection broke after the token had been sent.
     #[error("{0}; whether the token was used is not known: if a second try is refused, get a new token")]
     Answer(LinkError),
     /// No answer.
-    #[error("no answer in {} s; whether the token was used is not known: if a second try is refused, get a new token", ANSWER_TIMEOUT.as_secs())]
+    #[error(
+        "no answer in {} s; whether the token was used is not known: if a second try is refused, get a new token",
+        ANSWER_TIMEOUT.as_secs()
+    )]
     Timeout,
     /// The authority cannot be reached by the gateway.
     #[error("the gateway cannot reach the authority; try again later, the token is still good")]
@@ -86,7 +89,8 @@ pub enum JoinError {
     ReadBack(#[from] ConfigError),
     /// It went wrong after files had been written; they are as they were.
     #[error(
-        "{0}. All files are as they were before, and sshd was not reloaded; the node is enrolled, so this machine needs a new token for the next try"
+        "{0}. All files are as they were before, and sshd was not reloaded; the token is used up, so the next try \
+         needs a new one"
     )]
     Undone(Box<JoinError>),
     /// It went wrong, and the way back failed too.
@@ -97,6 +101,10 @@ pub enum JoinError {
         /// Why the way back failed.
         and: FileError,
     },
+}
+
+fn all(errors: &[LinkError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Where things are on this machine.

@@ -57,7 +57,11 @@ pub enum SshdError {
         why: String,
     },
     /// The helper could not read its table.
-    #[error("{}: only its owner and group can look into it; the helper does not run as root, so it must be open (chmod o+x)", .0.display())]
+    #[error(
+        "{}: only its owner and group can look into it, and the helper does not run as root; open it (chmod o+x) or \
+         choose another --state-dir",
+        .0.display()
+    )]
     Closed(PathBuf),
     /// A path that would not survive in sshd's configuration.
     #[error("{}: a path must be absolute, and have no space, quote, '%' or other special character", .0.display())]

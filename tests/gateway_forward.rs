@@ -1,0 +1,326 @@
+//! Forwards, and the end of them: nothing a peer does or leaves undone keeps a forward open that was ended.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod gateway_support;
+
+use certgate::app::protocol::Event;
+use gateway_support::{Running, start, text, until};
+use russh::{ChannelMsg, client, keys::PrivateKeyWithHashAlg};
+use sha2::{Digest, Sha256};
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const REASON: &str = "removed from acme/ml-training at 12:03 UTC by admin1@acme.example";
+
+/// A node that gives its connections to the test.
+async fn node(gateway: &Running) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    *gateway.fake.target.lock().unwrap() = Some(listener.local_addr().unwrap());
+    listener
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+}
+
+/// The node's side of a connection has ended, whether by FIN or by RST.
+async fn ended(node: &mut TcpStream) {
+    let mut buffer = vec![0; 65536];
+    within("the node's connection ends", async { while node.read(&mut buffer).await.is_ok_and(|n| n > 0) {} }).await;
+}
+
+struct Anyone;
+
+impl client::Handler for Anyone {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+/// A connection by russh's client through a relay, which can be told to stop reading from the gateway.
+async fn client(gateway: &Running) -> (client::Handle<Anyone>, Arc<AtomicBool>) {
+    let stalled = Arc::new(AtomicBool::new(false));
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, to, stop) = (relay.local_addr().unwrap(), gateway.address, stalled.clone());
+    tokio::spawn(async move { carry(relay, to, stop).await });
+    let config = Arc::new(client::Config { window_size: 64 * 1024 * 1024, ..client::Config::default() });
+    let mut handle = client::connect(config, address, Anyone).await.unwrap();
+    let key = russh::keys::load_secret_key(gateway.dir.path().join("id"), None).unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+    assert!(handle.authenticate_publickey("user1", key).await.unwrap().success());
+    (handle, stalled)
+}
+
+async fn carry(relay: TcpListener, to: SocketAddr, stalled: Arc<AtomicBool>) {
+    let (client, _) = relay.accept().await.unwrap();
+    let gateway = TcpStream::connect(to).await.unwrap();
+    let ((mut from_client, mut to_client), (mut from_gateway, mut to_gateway)) =
+        (client.into_split(), gateway.into_split());
+    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_gateway).await });
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        while stalled.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        match from_gateway.read(&mut buffer).await {
+            Ok(n) if n > 0 && to_client.write_all(&buffer[..n]).await.is_ok() => {}
+            _ => return,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn megabytes_pass_both_ways_with_their_tails() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let (up, down) = (bytes(7_000_001), bytes(9_000_003));
+    let expected = Sha256::digest(&up);
+    let back = down.clone();
+    let served = tokio::spawn(async move {
+        let (mut node, _) = listener.accept().await.unwrap();
+        let mut all = Vec::new();
+        node.read_to_end(&mut all).await.unwrap();
+        // The answer begins after the client's end of file: half-close works both ways.
+        node.write_all(&back).await.unwrap();
+        Sha256::digest(&all)
+    });
+    let file = gateway.dir.path().join("up");
+    std::fs::write(&file, &up).unwrap();
+    let key = gateway.dir.path().join("id");
+    let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "-W", "login-0.h100.acme:22", "127.0.0.1"]);
+    let output = within("ssh -W ends", ssh.stdin(std::fs::File::open(file).unwrap()).output()).await.unwrap();
+    assert_eq!(served.await.unwrap(), expected);
+    assert!(output.stdout == down, "{} of {} bytes; {}", output.stdout.len(), down.len(), text(&output.stderr));
+    until("it is reported", || {
+        let closed = gateway.fake.closed.lock().unwrap();
+        closed.len() == 1 && (closed[0].up, closed[0].down) == (7_000_001, 9_000_003)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_why() {
+    let gateway = start(|_| {}).await;
+    let output = gateway.run(&["-W", "login-0.h100.acme:22", "127.0.0.1"]).await;
+    assert!(text(&output.stderr).contains("removed from acme/ml-training at 12:03 UTC"), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_is_told_why_its_connection_ends() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let key = gateway.dir.path().join("id");
+    let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "-W", "login-0.h100.acme:22", "127.0.0.1"]);
+    let ssh = ssh.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut node, _) = within("the node is dialled", listener.accept()).await.unwrap();
+    let session = gateway.fake.opened.lock().unwrap()[0].clone();
+    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    ended(&mut node).await;
+    let output = within("ssh ends", ssh.wait_with_output()).await.unwrap();
+    assert!(text(&output.stderr).contains(REASON), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let (client, stalled) = client(&gateway).await;
+    let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (node, _) = listener.accept().await.unwrap();
+    stalled.store(true, Ordering::SeqCst);
+    let (mut from_gateway, mut to_gateway) = node.into_split();
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = written.clone();
+    tokio::spawn(async move {
+        let chunk = vec![7; 65536];
+        while to_gateway.write_all(&chunk).await.is_ok() {
+            count.fetch_add(chunk.len(), Ordering::SeqCst);
+        }
+    });
+    // Full: the window, the gateway's socket buffers, everything up to the node.
+    let mut before = 0;
+    within("the path is full", async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = written.load(Ordering::SeqCst);
+            if now > 0 && now == before {
+                return;
+            }
+            before = now;
+        }
+    })
+    .await;
+    let session = gateway.fake.opened.lock().unwrap()[0].clone();
+    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    let mut rest = Vec::new();
+    // FIN or RST: either way it is over.
+    let _ = within("the node's connection ends", from_gateway.read_to_end(&mut rest)).await;
+    until("it is reported", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    // It reads again, and finds that the connection has ended. A channel that is not taken from would stop it.
+    drop(channel);
+    stalled.store(false, Ordering::SeqCst);
+    within("the client's connection ends", async {
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_read_stalls_only_itself_and_is_ended_all_the_same() {
+    let gateway = start(|limits| limits.channel_buffer = 64 * 1024).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let stuck = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (stuck_node, _) = listener.accept().await.unwrap();
+    let mut other = client.channel_open_direct_tcpip("login-1.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut other_node, _) = listener.accept().await.unwrap();
+    let flood = tokio::spawn(async move {
+        let chunk = vec![7; 65536];
+        while stuck.data(&chunk[..]).await.is_ok() {}
+    });
+    // The stuck one overflows and is closed; the other goes on, both ways.
+    until("the stuck forward is closed", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    other.data(&b"ping"[..]).await.unwrap();
+    let mut four = [0; 4];
+    within("the other goes on", other_node.read_exact(&mut four)).await.unwrap();
+    other_node.write_all(b"pong").await.unwrap();
+    let answer = within("the other goes on", async {
+        loop {
+            match other.wait().await.unwrap() {
+                ChannelMsg::Data { data } => return data,
+                _ => continue,
+            }
+        }
+    })
+    .await;
+    assert_eq!((&four[..], &answer[..]), (&b"ping"[..], &b"pong"[..]));
+    flood.abort();
+    drop(stuck_node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_forward_to_a_node_that_does_not_read_is_ended_all_the_same() {
+    let gateway = start(|limits| limits.channel_buffer = 64 * 1024).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut node, _) = listener.accept().await.unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    tokio::spawn(async move {
+        let chunk = vec![7; 65536];
+        while channel.data(&chunk[..]).await.is_ok() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let mut before = 0;
+    within("the path is full", async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = sent.load(Ordering::SeqCst);
+            if now > 0 && now == before {
+                return;
+            }
+            before = now;
+        }
+    })
+    .await;
+    assert!(gateway.fake.closed.lock().unwrap().is_empty(), "alone, it only waits");
+    let session = gateway.fake.opened.lock().unwrap()[0].clone();
+    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    until("it is reported", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    ended(&mut node).await;
+    within("the client's connection ends", async {
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_forward_that_was_ended_ends_while_another_is_open() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let _first = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut first_node, _) = listener.accept().await.unwrap();
+    let second = client.channel_open_direct_tcpip("login-1.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut second_node, _) = listener.accept().await.unwrap();
+    let session = gateway.fake.opened.lock().unwrap()[0].clone();
+    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    ended(&mut first_node).await;
+    second.data(&b"on"[..]).await.unwrap();
+    let mut two = [0; 2];
+    within("the other goes on", second_node.read_exact(&mut two)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_before_the_answer_opens_nothing() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let hold = Arc::new(tokio::sync::Notify::new());
+    *gateway.fake.hold_open.lock().unwrap() = Some(hold.clone());
+    let (client, _) = client(&gateway).await;
+    let opening = tokio::spawn(async move {
+        let opened = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await;
+        opened.map(drop)
+    });
+    until("the authority is asked", || gateway.fake.asked_to_open.load(Ordering::SeqCst) == 1).await;
+    let session = gateway.fake.opened.lock().unwrap()[0].clone();
+    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    until("the permit is void", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    hold.notify_one();
+    assert!(within("the opening fails", opening).await.unwrap().is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(300), listener.accept()).await.is_err(), "nothing was dialled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_authority_what_is_open_ends_after_the_bound() {
+    let gateway = start(|limits| limits.authority_lost_after = Duration::from_millis(800)).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let _channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut node, _) = listener.accept().await.unwrap();
+    *gateway.fake.down.lock().unwrap() = true;
+    *gateway.fake.events.lock().unwrap() = None;
+    ended(&mut node).await;
+    within("the client's connection ends", async {
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_event_stream_begins_with_what_is_open() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let _channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let _node = listener.accept().await.unwrap();
+    *gateway.fake.events.lock().unwrap() = None;
+    until("the gateway is back", || gateway.fake.hellos.lock().unwrap().len() == 2).await;
+    assert_eq!(gateway.fake.hellos.lock().unwrap()[1].sessions.len(), 1);
+}

@@ -1,0 +1,123 @@
+//! Logins and commands, with OpenSSH's own client.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod gateway_support;
+
+use certgate::app::protocol::Presented;
+use gateway_support::{keygen, start, text, until, wire};
+use std::{process::Command, time::Duration};
+use tokio::io::AsyncReadExt;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_key_runs_commands_and_gets_their_exit_status() {
+    let gateway = start(|_| {}).await;
+    let output = gateway.run(&["127.0.0.1", "member", "list"]).await;
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("line <member list>\n".into(), "a word\n".into()));
+    assert_eq!(output.status.code(), Some(3));
+    let shell = gateway.run(&["127.0.0.1"]).await;
+    assert_eq!(text(&shell.stdout), "line <>\n");
+    let terminal = gateway.run(&["-tt", "127.0.0.1", "x"]).await;
+    assert_eq!(text(&terminal.stdout), "line <x>\r\n");
+    assert!(gateway.fake.commands.lock().unwrap().last().unwrap().terminal.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_reaches_the_authority_as_it_was_sent_and_a_refused_one_leaves_nothing_behind() {
+    let gateway = start(|_| {}).await;
+    let dir = gateway.dir.path();
+    let (ca, key) = (keygen(dir, "ca", "ed25519"), keygen(dir, "certified", "ecdsa"));
+    let mut sign = Command::new("ssh-keygen");
+    sign.arg("-qs").arg(&ca).args(["-I", "user1", "-n", "user1@acme/ml"]).arg(&key);
+    assert!(sign.status().unwrap().success());
+    let certificate = wire(&dir.join("certified-cert"));
+    let options = ["-i", key.to_str().unwrap(), "127.0.0.1", "x"];
+    let refused = gateway.ssh(&options).output().await.unwrap();
+    assert_eq!(refused.status.code(), Some(255));
+    assert!(text(&refused.stderr).contains("Permission denied (publickey)"), "{}", text(&refused.stderr));
+    let presented = gateway.fake.presented.lock().unwrap().clone();
+    assert_eq!(presented.len(), 2);
+    assert!(presented.contains(&Presented::Certificate(certificate.clone())));
+    assert!(presented.contains(&Presented::Key(wire(&key))));
+
+    gateway.fake.known.lock().unwrap().insert(certificate);
+    let accepted = gateway.ssh(&options).output().await.unwrap();
+    assert_eq!(text(&accepted.stdout), "line <x>\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_keys_get_in_and_a_flood_of_offers_does_not() {
+    let gateway = start(|limits| limits.auth_attempts = 8).await;
+    let dir = gateway.dir.path();
+    let mut options = Vec::new();
+    for n in 0..5 {
+        options.extend(["-i".to_owned(), keygen(dir, &format!("other{n}"), "ed25519").display().to_string()]);
+    }
+    let flood: Vec<_> = (5..9)
+        .flat_map(|n| ["-i".to_owned(), keygen(dir, &format!("other{n}"), "ed25519").display().to_string()])
+        .collect();
+    let own = ["-i".to_owned(), dir.join("id").display().to_string(), "127.0.0.1".into(), "x".into()];
+    let six: Vec<_> = options.iter().chain(&own).map(String::as_str).collect();
+    let output = gateway.ssh(&six).output().await.unwrap();
+    assert_eq!(text(&output.stdout), "line <x>\n", "{}", text(&output.stderr));
+    let ten: Vec<_> = options.iter().chain(&flood).chain(&own).map(String::as_str).collect();
+    let output = gateway.ssh(&ten).output().await.unwrap();
+    assert!(text(&output.stderr).contains("Too many authentication attempts"), "{}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_offered_is_refused_and_nothing_hangs() {
+    let gateway = start(|_| {}).await;
+    let subsystem = gateway.run(&["-s", "127.0.0.1", "sftp"]).await;
+    assert_eq!(subsystem.status.code(), Some(255));
+    assert!(text(&subsystem.stderr).contains("subsystem request failed"), "{}", text(&subsystem.stderr));
+    let node = gateway.run(&["-s", "127.0.0.1", "certgate-node"]).await;
+    assert!(!node.status.success(), "an account is no agent");
+    let remote = gateway.run(&["-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "127.0.0.1", "x"]).await;
+    assert!(text(&remote.stderr).contains("remote port forwarding failed"), "{}", text(&remote.stderr));
+    let rest = gateway.run(&["-X", "-A", "-o", "SendEnv=LANG", "127.0.0.1", "x"]).await;
+    assert_eq!(text(&rest.stdout), "line <x>\n", "{}", text(&rest.stderr));
+    let long = gateway.run(&["127.0.0.1", &"x".repeat(5000)]).await;
+    assert_eq!(long.status.code(), Some(2));
+    assert!(gateway.fake.commands.lock().unwrap().iter().all(|command| command.line.len() < 5000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_is_read_to_its_end_and_bounded() {
+    let gateway = start(|_| {}).await;
+    for (input, expected) in [("yes".to_owned(), "got yes\n"), ("x".repeat(65), "")] {
+        let file = gateway.dir.path().join("input");
+        std::fs::write(&file, input).unwrap();
+        let key = gateway.dir.path().join("id");
+        let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "127.0.0.1", "ask"]);
+        let output = ssh.stdin(std::fs::File::open(&file).unwrap()).output().await.unwrap();
+        assert_eq!(text(&output.stdout), expected);
+        assert!(text(&output.stderr).starts_with("sure? "));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_away_is_said_to_be() {
+    let gateway = start(|_| {}).await;
+    *gateway.fake.down.lock().unwrap() = true;
+    *gateway.fake.events.lock().unwrap() = None;
+    let output = gateway.run(&["127.0.0.1", "x"]).await;
+    assert!(text(&output.stderr).contains("the access service is being restarted"), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_peer_is_cut_and_its_place_is_given_back() {
+    let gateway = start(|limits| {
+        limits.login_deadline = Duration::from_millis(300);
+        limits.unauthenticated_per_address = 1;
+    })
+    .await;
+    let mut silent = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let mut all = Vec::new();
+    silent.read_to_end(&mut all).await.unwrap();
+    assert_eq!(text(&all), "SSH-2.0-certgate\r\n");
+    until("a place is free", || gateway.fake.presented.lock().unwrap().is_empty()).await;
+    let output = gateway.run(&["127.0.0.1", "x"]).await;
+    assert_eq!(text(&output.stdout), "line <x>\n", "{}", text(&output.stderr));
+}

@@ -1,0 +1,248 @@
+//! A gateway on a free port with an authority in the same process that answers as the test says, and OpenSSH's `ssh`.
+
+use certgate::{
+    app::{
+        authority::{Authority, EventStream, Unreachable},
+        protocol::*,
+    },
+    domain::{AccountId, Fingerprint, NodeId, SessionId},
+    gateway::{Config, Gateway, Limits},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// An authority that the test steers.
+#[derive(Default)]
+pub struct Fake {
+    /// Keys and certificates (wire format, base64) of the one account.
+    pub known: Mutex<HashSet<String>>,
+    pub presented: Mutex<Vec<Presented>>,
+    pub commands: Mutex<Vec<CommandRequest>>,
+    /// Where each forward goes; none: refused.
+    pub target: Mutex<Option<SocketAddr>>,
+    pub opened: Mutex<Vec<SessionId>>,
+    pub closed: Mutex<Vec<ClosedSession>>,
+    pub hellos: Mutex<Vec<Hello>>,
+    pub down: Mutex<bool>,
+    /// Held while set: `Open` is answered after a notification.
+    pub hold_open: Mutex<Option<Arc<Notify>>>,
+    pub events: Mutex<Option<mpsc::UnboundedSender<Event>>>,
+    pub asked_to_open: AtomicUsize,
+}
+
+impl Fake {
+    pub fn send(&self, event: Event) {
+        self.events.lock().unwrap().as_ref().expect("the gateway follows the events").send(event).unwrap();
+    }
+
+    fn answer(&self, path: &str, request: &serde_json::Value) -> serde_json::Value {
+        fn read<T: DeserializeOwned>(value: &serde_json::Value) -> T {
+            serde_json::from_value(value.clone()).unwrap()
+        }
+        fn write<T: serde::Serialize>(value: T) -> serde_json::Value {
+            serde_json::to_value(value).unwrap()
+        }
+        match path {
+            "/v1/authenticate" => {
+                let request: AuthenticateRequest = read(request);
+                self.presented.lock().unwrap().push(request.presented.clone());
+                let (Presented::Key(wire) | Presented::Certificate(wire)) = &request.presented;
+                write(if request.joining {
+                    AuthenticateAnswer::Joining
+                } else if self.known.lock().unwrap().contains(wire) {
+                    AuthenticateAnswer::Account {
+                        credential: Credential {
+                            account: AccountId(1),
+                            key: Fingerprint::from_bytes([1; 32]),
+                            certificate: None,
+                        },
+                        user: "user1".into(),
+                    }
+                } else {
+                    AuthenticateAnswer::Refused
+                })
+            }
+            "/v1/command" => {
+                let request: CommandRequest = read(request);
+                self.commands.lock().unwrap().push(request.clone());
+                let output =
+                    |stdout: String| CommandAnswer::Output(Output_ { stdout, stderr: "a word\n".into(), exit: 3 });
+                write(match (&*request.line, request.input) {
+                    ("ask", None) => CommandAnswer::Input { prompt: "sure? ".into(), line: true, limit: 64 },
+                    ("ask", Some(input)) => output(format!("got {input}\n")),
+                    (line, _) => output(format!("line <{line}>\n")),
+                })
+            }
+            "/v1/open" => {
+                let request: OpenRequest = read(request);
+                self.opened.lock().unwrap().push(request.session.clone());
+                write(match *self.target.lock().unwrap() {
+                    None => OpenAnswer::Refused { message: "removed from acme/ml-training at 12:03 UTC".into() },
+                    Some(target) => OpenAnswer::Permit(DialPermit {
+                        session: request.session,
+                        node: "login-0.h100.acme".parse().unwrap(),
+                        node_id: NodeId(7),
+                        project: "acme/ml-training".parse().unwrap(),
+                        address: target.ip(),
+                        port: target.port(),
+                    }),
+                })
+            }
+            "/v1/closed" => {
+                let request: ClosedRequest = read(request);
+                self.closed.lock().unwrap().extend(request.sessions);
+                write(Done {})
+            }
+            "/v1/node/join" => write(JoinAnswer::Refused { message: "no such token".into() }),
+            other => panic!("not asked here: {other}"),
+        }
+    }
+}
+
+type Output_ = certgate::app::protocol::Output;
+
+impl Authority for Fake {
+    type Events = Stream;
+
+    async fn call<C: Call>(&self, request: C::Request) -> Result<C::Answer, Unreachable> {
+        if *self.down.lock().unwrap() {
+            return Err(Unreachable("down".into()));
+        }
+        let answer = self.answer(C::PATH, &serde_json::to_value(request).unwrap());
+        if C::PATH == "/v1/open" {
+            self.asked_to_open.fetch_add(1, Ordering::SeqCst);
+            let hold = self.hold_open.lock().unwrap().clone();
+            if let Some(hold) = hold {
+                hold.notified().await;
+            }
+        }
+        Ok(serde_json::from_value(answer).unwrap())
+    }
+
+    async fn events(&self, hello: Hello) -> Result<Stream, Unreachable> {
+        if *self.down.lock().unwrap() {
+            return Err(Unreachable("down".into()));
+        }
+        self.hellos.lock().unwrap().push(hello);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        sender.send(Event::Ready).unwrap();
+        *self.events.lock().unwrap() = Some(sender);
+        Ok(Stream(receiver))
+    }
+}
+
+pub struct Stream(mpsc::UnboundedReceiver<Event>);
+
+impl EventStream for Stream {
+    async fn next(&mut self) -> Result<Event, Unreachable> {
+        self.0.recv().await.ok_or_else(|| Unreachable("the stream ended".into()))
+    }
+}
+
+/// A gateway that is serving.
+pub struct Running {
+    pub fake: Arc<Fake>,
+    pub address: SocketAddr,
+    pub dir: TempDir,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Starts one; `id` (ed25519) in its directory is the key of the one account.
+pub async fn start(change: impl FnOnce(&mut Limits)) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let key = keygen(dir.path(), "id", "ed25519");
+    fake.known.lock().unwrap().insert(wire(&key));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let config = Config {
+        listen: vec![address],
+        authority_socket: "/nonexistent".into(),
+        host_key: dir.path().join("host"),
+        name: "gw1".into(),
+        limits,
+    };
+    let host_key = certgate::gateway::load_or_make_host_key(&config.host_key, || [9; 32]).unwrap();
+    let known_hosts = format!("* {}\n", host_key.public_key().to_openssh().unwrap());
+    std::fs::write(dir.path().join("known_hosts"), known_hosts).unwrap();
+    let counter = AtomicU64::new(1);
+    let random = Arc::new(move || u128::from(counter.fetch_add(1, Ordering::SeqCst)));
+    let gateway = Gateway::new(config, host_key, fake.clone(), random).unwrap();
+    let shutdown = CancellationToken::new();
+    tokio::spawn(gateway.serve(vec![listener], shutdown.clone()));
+    let running = Running { fake, address, dir, shutdown };
+    until("the gateway follows the events", || running.fake.events.lock().unwrap().is_some()).await;
+    running
+}
+
+/// Makes a key pair; returns the private file.
+pub fn keygen(dir: &Path, name: &str, kind: &str) -> PathBuf {
+    let path = dir.join(name);
+    let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-t", kind, "-f"]).arg(&path).status().unwrap();
+    assert!(made.success());
+    path
+}
+
+/// The second field of the public file.
+pub fn wire(private: &Path) -> String {
+    let text = std::fs::read_to_string(format!("{}.pub", private.display())).unwrap();
+    text.split(' ').nth(1).unwrap().trim().to_owned()
+}
+
+impl Running {
+    /// `ssh` to the gateway, away from the machine's own configuration.
+    pub fn ssh(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("ssh");
+        let hosts = format!("UserKnownHostsFile={}", self.dir.path().join("known_hosts").display());
+        command.args(["-F", "/dev/null", "-o", &hosts, "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]);
+        command.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-p", &self.address.port().to_string()]);
+        command.env_remove("SSH_AUTH_SOCK").env_remove("DISPLAY");
+        command.args(arguments).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The same with the account's key, to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        let key = self.dir.path().join("id");
+        let arguments = [&["-i", key.to_str().unwrap()], arguments].concat();
+        let output = self.ssh(&arguments).output();
+        tokio::time::timeout(Duration::from_secs(30), output).await.expect("ssh ends").unwrap()
+    }
+}
+
+/// Waits for a condition, generously.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("in vain: {what}");
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
