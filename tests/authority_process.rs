@@ -3,12 +3,12 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use certgate::{
-    api::{admin::AdminCommand, client::GatewayClient, client::admin_command},
+    api::client::{AdminClient, GatewayClient},
     app::{
-        authority::Authority,
+        authority::{Authority, Console},
         protocol::{
-            Authenticate, AuthenticateAnswer, AuthenticateRequest, CommandAnswer, CommandRequest, Credential, Output,
-            Presented, RunCommand,
+            AdminCommand, Authenticate, AuthenticateAnswer, AuthenticateRequest, CommandAnswer, CommandRequest,
+            Credential, Output, Presented, RunCommand,
         },
     },
     audit::{Head, chain},
@@ -99,7 +99,7 @@ impl Site {
             }
         });
         let command = AdminCommand { words: words.collect(), terminal: None, input: None };
-        match admin_command(&self.dir.path().join("admin.sock"), &command).await.ok()? {
+        match AdminClient::new(self.dir.path().join("admin.sock")).run(&command).await.ok()? {
             CommandAnswer::Output(output) => Some(output),
             CommandAnswer::Input { .. } => panic!("asked for input"),
         }

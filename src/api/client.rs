@@ -1,9 +1,9 @@
 //! The clients of both sockets.
 
-use super::admin::{AdminCommand, COMMAND_PATH};
+use super::COMMAND_PATH;
 use crate::app::{
-    authority::{Authority, EventStream, Unreachable},
-    protocol::{Call, CommandAnswer, EVENTS_PATH, Event, Hello},
+    authority::{Authority, Console, EventStream, Unreachable},
+    protocol::{AdminCommand, Call, CommandAnswer, EVENTS_PATH, Event, Hello},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -146,17 +146,28 @@ impl EventStream for Events {
     }
 }
 
-/// Asks the authority to run an operator's command.
-///
-/// # Errors
-/// It could not be asked.
-pub async fn admin_command(socket: &Path, command: &AdminCommand) -> Result<CommandAnswer, Unreachable> {
-    let body = Bytes::from(serde_json::to_vec(command).map_err(unreachable)?);
-    let asking = async {
-        let mut sender = connect(socket).await?;
-        read(sender.send_request(post(COMMAND_PATH, body)?).await.map_err(unreachable)?).await
-    };
-    tokio::time::timeout(COMMAND_TIMEOUT, asking).await.map_err(|_| Unreachable("it did not answer in time".into()))?
+/// The authority, over its admin socket.
+#[derive(Clone, Debug)]
+pub struct AdminClient(PathBuf);
+
+impl AdminClient {
+    /// For a socket.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+}
+
+impl Console for AdminClient {
+    async fn run(&self, command: &AdminCommand) -> Result<CommandAnswer, Unreachable> {
+        let body = Bytes::from(serde_json::to_vec(command).map_err(unreachable)?);
+        let asking = async {
+            let mut sender = connect(&self.0).await?;
+            read(sender.send_request(post(COMMAND_PATH, body)?).await.map_err(unreachable)?).await
+        };
+        let answered = tokio::time::timeout(COMMAND_TIMEOUT, asking).await;
+        answered.map_err(|_| Unreachable("it did not answer in time".into()))?
+    }
 }
 
 async fn connect(path: &Path) -> Result<Sender, Unreachable> {

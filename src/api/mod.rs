@@ -3,9 +3,15 @@
 //! What may be asked where is two declared tables, one for each socket ([`server::ADMIN_CALLS`],
 //! [`crate::app::protocol::GATEWAY_CALLS`]); nothing else answers.
 
-pub mod admin;
 pub mod client;
 pub mod server;
+
+/// `POST` there on the admin socket: [`crate::app::protocol::AdminCommand`], answered with
+/// [`crate::app::protocol::CommandAnswer`].
+pub const COMMAND_PATH: &str = "/v1/command";
+
+/// `GET` there on the admin socket: answers 200 when the authority serves.
+pub const HEALTH_PATH: &str = "/v1/health";
 
 /// The largest body of a request, in bytes: a command with its input, or a hello with ten thousand sessions.
 const MAX_BODY: usize = 4 * 1024 * 1024;

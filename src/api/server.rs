@@ -1,16 +1,13 @@
 //! The authority's two sockets. Who is at the other end is known from the socket (its path and mode) and from the
 //! kernel (the peer's user number), before a byte is read.
 
-use super::{
-    MAX_BODY,
-    admin::{AdminCommand, COMMAND_PATH, HEALTH_PATH},
-};
+use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY};
 use crate::{
     app::{
         App, Asker,
         protocol::{
-            Authenticate, Call, Closed, CommandRequest, Done, EVENTS_PATH, Event, Hello, Join, NodeHello, NodeReceipt,
-            Open, PING_SECS, RunCommand,
+            AdminCommand, Authenticate, Call, Closed, CommandRequest, Done, EVENTS_PATH, Event, Hello, Join, NodeHello,
+            NodeReceipt, Open, PING_SECS, RunCommand,
         },
     },
     command::{self, Invocation},

@@ -1,6 +1,7 @@
-//! The authority as the gateway sees it: a trait, so that the gateway knows nothing of HTTP or sockets.
+//! The authority as the gateway and the operator's command see it: traits, so that neither knows anything of HTTP or
+//! sockets.
 
-use super::protocol::{Call, Event, Hello};
+use super::protocol::{AdminCommand, Call, CommandAnswer, Event, Hello};
 use std::future::Future;
 use thiserror::Error;
 
@@ -25,4 +26,10 @@ pub trait Authority: Send + Sync + 'static {
 pub trait EventStream: Send + 'static {
     /// The next one. An error ends the stream: reconnect with a new [`Hello`].
     fn next(&mut self) -> impl Future<Output = Result<Event, Unreachable>> + Send;
+}
+
+/// Asks the authority as an operator.
+pub trait Console {
+    /// Runs a command, within a bound of time that the implementation sets (a minute).
+    fn run(&self, command: &AdminCommand) -> impl Future<Output = Result<CommandAnswer, Unreachable>>;
 }

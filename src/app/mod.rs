@@ -9,6 +9,8 @@ mod error;
 mod gatekeeper;
 mod hub;
 mod issue;
+#[cfg(test)]
+mod model_tests;
 mod nodes;
 mod outside;
 mod projects;
@@ -17,6 +19,7 @@ mod publish;
 mod receipts;
 mod sessions;
 pub mod token;
+mod view_types;
 mod views;
 
 pub use self::core::{App, Asker, Bastion};
@@ -27,7 +30,7 @@ pub use issue::Issued;
 pub use nodes::TokenRequest;
 pub use outside::{Clock, Entropy, NoEntropy};
 pub use receipts::Receipt;
-pub use views::{
+pub use view_types::{
     AuditView, CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView,
     SessionView, StatusView, UserView, VolumeView, WhoamiView,
 };

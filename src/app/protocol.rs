@@ -1,4 +1,4 @@
-//! What the gateway and the authority say to each other: one set of types for both ends.
+//! What gateways and operators say to the authority, and it to them: one set of types for both ends.
 //!
 //! JSON over HTTP/1.1 on a Unix socket. A compromised gateway can send anything here, so every request names what it
 //! acts on and the authority checks it again; nothing in a request is believed but the identity of the connection
@@ -152,6 +152,20 @@ pub struct CommandRequest {
     /// The terminal, if one was asked for.
     pub terminal: Option<Terminal>,
     /// What the peer typed or sent, once [`CommandAnswer::Input`] had asked for it.
+    pub input: Option<String>,
+}
+
+/// A command of an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminCommand {
+    /// Its words.
+    pub words: Vec<String>,
+    /// The terminal, if there is one.
+    #[serde(default)]
+    pub terminal: Option<Terminal>,
+    /// What was typed or sent when input was asked for.
+    #[serde(default)]
     pub input: Option<String>,
 }
 

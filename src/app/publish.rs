@@ -6,9 +6,8 @@ use super::{
     protocol::Event,
 };
 use crate::{
-    bundle::SignedBundle,
+    bundle::{SignedBundle, bundle_for},
     domain::{ClusterId, Directory},
-    policy::bundle_for,
     store::Commit,
 };
 use std::sync::Arc;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    certgate::cli::main(std::env::args_os())
+    certgate::cli::main(std::env::args_os(), certgate::api::client::AdminClient::new)
 }

@@ -2,10 +2,12 @@
 //! from it for its helper. Formats only, as pure functions over bytes; docs/bundle.md and docs/access-table.md
 //! describe them.
 
+mod compose;
 mod signed;
 pub mod table;
 mod table_writer;
 
+pub use compose::{CaPublicKeys, bundle_for};
 pub use signed::{
     Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
     SignedBundle,

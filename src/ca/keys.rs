@@ -1,6 +1,9 @@
 //! Where CA keys come from: files in the state directory, today.
 
-use crate::{bundle::BundleKey, domain::PublicKey, policy::CaPublicKeys};
+use crate::{
+    bundle::{BundleKey, CaPublicKeys},
+    domain::PublicKey,
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rustix::fs::{Mode, OFlags};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair, public::KeyData};

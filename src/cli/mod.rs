@@ -1,9 +1,9 @@
 //! The operator's `certgate`: sends the words to the authority's admin socket and shows what comes back. The grammar is
 //! the authority's, so that both ways in have one.
 
-use crate::{
-    api::{admin::AdminCommand, client::admin_command},
-    app::protocol::{CommandAnswer, Output, Terminal},
+use crate::app::{
+    authority::Console,
+    protocol::{AdminCommand, CommandAnswer, Output, Terminal},
 };
 use rustix::termios::tcgetwinsize;
 use std::{
@@ -16,9 +16,9 @@ use std::{
 /// The admin socket where nothing else is said.
 const SOCKET: &str = "/run/certgate/admin.sock";
 
-/// Runs `certgate [--socket PATH] WORDS…`.
+/// Runs `certgate [--socket PATH] WORDS…`; `connect` gives the authority behind a socket.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main<C: Console>(arguments: impl IntoIterator<Item = OsString>, connect: impl FnOnce(PathBuf) -> C) -> ExitCode {
     let (socket, words) = match split(arguments) {
         Ok(split) => split,
         Err(problem) => return fail(&problem, 2),
@@ -27,7 +27,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("certgate could not start: {error}"), 1),
     };
-    runtime.block_on(run(socket, words))
+    runtime.block_on(run(&connect(socket), words))
 }
 
 /// The socket, which is this program's own business, from the words, which are the authority's.
@@ -42,10 +42,10 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Vec<
     Ok((socket, words.collect::<Result<_, _>>()?))
 }
 
-async fn run(socket: PathBuf, words: Vec<String>) -> ExitCode {
+async fn run(authority: &impl Console, words: Vec<String>) -> ExitCode {
     let mut command = AdminCommand { words, terminal: terminal(), input: None };
     loop {
-        let answer = match admin_command(&socket, &command).await {
+        let answer = match authority.run(&command).await {
             Ok(answer) => answer,
             Err(error) => {
                 let text = format!(

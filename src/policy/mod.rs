@@ -4,7 +4,6 @@
 //! A yes is a permit with private fields that only this module can make, and that carries what was resolved; a no is
 //! a [`Denial`] with its reason in two voices. `ca` signs only a permit, a gateway dials only what a permit names.
 
-mod bundle;
 mod certificate;
 mod denial;
 mod identity;
@@ -12,7 +11,6 @@ mod issue;
 mod open;
 mod permission;
 
-pub use bundle::{CaPublicKeys, bundle_for};
 pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
 pub use denial::{Denial, Reason};
 pub use identity::{Identity, Scope, identify, recognize};
@@ -23,8 +21,6 @@ pub use permission::{Action, Caller, Grant, NEEDS, Need, authorize};
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod permission_tests;
 #[cfg(test)]
-mod test_world;
+pub(crate) mod test_world;

@@ -5,14 +5,14 @@ use crate::domain::*;
 use ed25519_dalek::SigningKey;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 
-pub(super) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-pub(super) struct World {
-    pub(super) directory: Directory,
+pub(crate) struct World {
+    pub(crate) directory: Directory,
 }
 
 /// A key that is different for every number.
-pub(super) fn key(number: u8) -> PublicKey {
+pub(crate) fn key(number: u8) -> PublicKey {
     let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
     PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
 }
@@ -20,7 +20,7 @@ pub(super) fn key(number: u8) -> PublicKey {
 impl World {
     /// `admin1` is admin and `user1` member of `acme/ml` (cluster `h100`), `admin2` is admin of `acme/research` (cluster
     /// `b200`), `admin3` of `other/lab` (cluster `a100`); `user2` is in nothing. Each has the key of their number.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self { directory: Directory::default() };
         for (id, name) in [(1, "acme"), (2, "other")] {
             world.apply(Mutation::OrgCreated(Org { id: OrgId(id), name: name.parse().unwrap(), created: NOW }));
@@ -77,17 +77,17 @@ impl World {
         world
     }
 
-    pub(super) fn apply(&mut self, mutation: Mutation) {
+    pub(crate) fn apply(&mut self, mutation: Mutation) {
         self.directory = self.directory.after([&mutation]).unwrap();
     }
 
-    pub(super) fn add(&mut self, project: u64, account: u64, role: Role) {
+    pub(crate) fn add(&mut self, project: u64, account: u64, role: Role) {
         let by = Actor::Operator { uid: 0 };
         let (project, account) = (ProjectId(project), AccountId(account));
         self.apply(Mutation::MemberAdded(Membership { project, account, role, since: NOW, by }));
     }
 
-    pub(super) fn remove(&mut self, project: u64, account: u64, by: &str) {
+    pub(crate) fn remove(&mut self, project: u64, account: u64, by: &str) {
         let by = Actor::Account { id: AccountId(11), email: by.parse().unwrap(), key: key(11).fingerprint() };
         self.apply(Mutation::MemberRemoved(Departure {
             project: ProjectId(project),
@@ -97,12 +97,12 @@ impl World {
         }));
     }
 
-    pub(super) fn id(&self, user: &str) -> AccountId {
+    pub(crate) fn id(&self, user: &str) -> AccountId {
         self.directory.account_with_user(&user.parse().unwrap()).unwrap().id
     }
 
     /// Somebody who connected with their key.
-    pub(super) fn identity(&self, user: &str) -> Identity {
+    pub(crate) fn identity(&self, user: &str) -> Identity {
         let id = self.id(user);
         let identity =
             identify(&self.directory, id, key(u8::try_from(id.0).unwrap()).fingerprint(), None, NOW).unwrap();
@@ -110,7 +110,7 @@ impl World {
         identity
     }
 
-    pub(super) fn caller(&self, user: &str) -> Caller {
+    pub(crate) fn caller(&self, user: &str) -> Caller {
         Caller::Account(self.identity(user))
     }
 }

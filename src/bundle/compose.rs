@@ -1,9 +1,7 @@
-//! What the nodes of a cluster accept, from what the directory says.
+//! The bundle of a cluster, from what the directory says. The same rule as `policy::open`: a member whose account works.
 
-use crate::{
-    bundle::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login},
-    domain::{AccountId, AccountState, ClusterId, Directory, Principal, PublicKey, Role, Timestamp, UserName},
-};
+use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login};
+use crate::domain::{AccountId, AccountState, ClusterId, Directory, Principal, PublicKey, Role, Timestamp, UserName};
 use std::collections::BTreeSet;
 
 /// The public halves of the CA keys.

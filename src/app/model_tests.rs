@@ -1,10 +1,14 @@
 //! Who may open which node, and what a certificate covers: the decisions against tiny obvious models of them.
 
-use super::{
-    CertificateSettings, IssueRequest, Narrowing, OpenTarget, Reason, bundle_for, issue, open, still_open,
+use crate::policy::{
+    Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Reason, authorize, identify, issue, open,
+    still_open,
     test_world::{NOW, World, key},
 };
-use crate::{bundle::Login, domain::*, policy::CaPublicKeys};
+use crate::{
+    bundle::{CaPublicKeys, Login, bundle_for},
+    domain::*,
+};
 use proptest::prelude::*;
 
 const USERS: [&str; 5] = ["admin1", "user1", "admin2", "admin3", "user2"];
@@ -44,7 +48,7 @@ proptest! {
         for (user, name) in USERS.iter().enumerate() {
             let account = world.id(name);
             let fingerprint = key(u8::try_from(account.0).unwrap()).fingerprint();
-            let identity = super::identify(directory, account, fingerprint, None, NOW);
+            let identity = identify(directory, account, fingerprint, None, NOW);
             prop_assert_eq!(identity.is_err(), suspended.contains(&user));
             for (project, (_, path, cluster)) in PROJECTS.iter().enumerate() {
                 let expected = members.contains(&(user, project)) && !suspended.contains(&user);
@@ -150,7 +154,7 @@ fn a_narrow_certificate_does_not_become_a_wide_one() {
         issued: NOW,
     };
     let (account, key) = (AccountId(12), key(12).fingerprint());
-    let identity = super::identify(&world.directory, account, key, Some((Serial(7), Some(&record))), NOW).unwrap();
+    let identity = identify(&world.directory, account, key, Some((Serial(7), Some(&record))), NOW).unwrap();
     let host = |host| open(&world.directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, NOW).map(|_| ());
     assert!(host("login-0.h100.acme").is_ok());
     assert_eq!(host("login-0.b200.acme").unwrap_err().reason, Reason::OutOfScope);
@@ -158,7 +162,7 @@ fn a_narrow_certificate_does_not_become_a_wide_one() {
     // Neither all projects nor even the whole of the one: the certificate was for a cluster.
     let wide = issue(&world.directory, &identity, &IssueRequest::default(), &settings, Serial(8), NOW);
     assert!(wide.is_err());
-    let caller = super::Caller::Account(identity);
-    let change = super::authorize(&world.directory, &caller, super::Action::KeyAdd, None, NOW);
+    let caller = Caller::Account(identity);
+    let change = authorize(&world.directory, &caller, Action::KeyAdd, None, NOW);
     assert_eq!(change.unwrap_err().reason, Reason::OutOfScope);
 }

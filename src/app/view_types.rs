@@ -1,0 +1,237 @@
+//! What can be looked at, as values. The field names are those of `--json`, stable.
+
+use super::core::Bastion;
+use crate::{
+    audit::Entry,
+    domain::{Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version},
+};
+use serde::Serialize;
+use std::{net::IpAddr, sync::Arc};
+
+/// Who one is.
+#[derive(Clone, Debug, Serialize)]
+pub struct WhoamiView {
+    /// The account.
+    pub email: Email,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// The key that authenticated.
+    pub key: Fingerprint,
+    /// The certificate that authenticated, if one did.
+    pub certificate: Option<Serial>,
+    /// The projects that it is in.
+    pub projects: Vec<ProjectView>,
+    /// Every cluster of those.
+    pub clusters: Vec<ClusterView>,
+}
+
+/// A project.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProjectView {
+    /// `ORG/PROJECT`.
+    pub project: ProjectPath,
+    /// The asker's role in it.
+    pub role: Option<String>,
+    /// How many are in it.
+    pub members: usize,
+    /// How many clusters it has.
+    pub clusters: usize,
+    /// How many volumes it has.
+    pub volumes: usize,
+    /// Since when.
+    pub created: Timestamp,
+}
+
+/// A member of a project.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberView {
+    /// The account.
+    pub email: Email,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its role.
+    pub role: String,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClusterView {
+    /// `CLUSTER.ORG`.
+    pub cluster: ClusterPath,
+    /// Its project.
+    pub project: ProjectPath,
+    /// What runs on it.
+    pub kind: String,
+    /// The asker's role in its project.
+    pub role: Option<String>,
+    /// How many nodes have joined.
+    pub nodes: usize,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeView {
+    /// Its name.
+    pub volume: String,
+    /// Its project.
+    pub project: ProjectPath,
+    /// Since when.
+    pub created: Timestamp,
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeView {
+    /// `NODE.CLUSTER.ORG`.
+    pub node: String,
+    /// What it is for.
+    pub role: String,
+    /// Where the gateway dials it.
+    pub address: String,
+    /// Its host key.
+    pub host_key: Fingerprint,
+    /// The version in force there, as it last said.
+    pub version: Option<Version>,
+    /// The version that it should have.
+    pub wanted: Option<Version>,
+    /// When it last said anything, since this authority started.
+    pub heard: Option<Timestamp>,
+    /// Why it did not take the last bundle.
+    pub problem: Option<String>,
+}
+
+/// A key.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyView {
+    /// Its algorithm.
+    pub algorithm: String,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Since when.
+    pub added: Timestamp,
+    /// Whether it is the one that authenticated.
+    pub current: bool,
+}
+
+/// A live certificate.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateView {
+    /// Its serial number.
+    pub serial: Serial,
+    /// Whose it is.
+    pub account: String,
+    /// The key that it certifies.
+    pub key: Fingerprint,
+    /// Its principals.
+    pub principals: Vec<String>,
+    /// From where it was asked for.
+    pub source: String,
+    /// When it ends.
+    pub until: Timestamp,
+    /// Whether it is revoked.
+    pub revoked: bool,
+}
+
+/// An open forward.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionView {
+    /// Its name.
+    pub session: String,
+    /// Whose it is.
+    pub account: String,
+    /// Where it goes.
+    pub node: String,
+    /// From where.
+    pub peer: IpAddr,
+    /// The gateway that it goes through.
+    pub gateway: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// The certificate that the connection came with.
+    pub certificate: Option<Serial>,
+}
+
+/// An account.
+#[derive(Clone, Debug, Serialize)]
+pub struct UserView {
+    /// Its email.
+    pub email: Email,
+    /// Its organization.
+    pub org: String,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// How many keys it has.
+    pub keys: usize,
+    /// How many projects it is in.
+    pub projects: usize,
+}
+
+/// A gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct GatewayView {
+    /// Its name.
+    pub gateway: String,
+    /// Its host key.
+    pub host_key: Fingerprint,
+    /// Since when its event stream is open.
+    pub since: Timestamp,
+}
+
+/// How the authority is.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusView {
+    /// The program's version.
+    pub program: String,
+    /// Since when it runs.
+    pub started: Timestamp,
+    /// The directory's version.
+    pub version: Version,
+    /// Accounts in the directory.
+    pub accounts: usize,
+    /// Projects in the directory.
+    pub projects: usize,
+    /// Forwards that are open.
+    pub sessions: usize,
+    /// Certificates that have not ended.
+    pub certificates: usize,
+    /// The gateways that are connected.
+    pub gateways: Vec<GatewayView>,
+    /// Every node, those that are behind or silent first.
+    pub nodes: Vec<NodeView>,
+}
+
+/// The audit log, as far as it was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditView {
+    /// In order.
+    pub entries: Vec<Entry>,
+}
+
+/// What a client has to know to be asked nothing about host keys.
+#[derive(Clone, Debug)]
+pub struct KnownHosts {
+    /// The bastion.
+    pub bastion: Bastion,
+    /// Host keys of the gateways that are connected.
+    pub gateways: Vec<PublicKey>,
+    /// The CA of host certificates.
+    pub host_ca: PublicKey,
+    /// The clusters that it is for.
+    pub clusters: Vec<ClusterPath>,
+    /// The account that it is for; none for an operator, who gets all clusters.
+    pub account: Option<Arc<Account>>,
+    /// The key that the account authenticated with.
+    pub key: Option<PublicKey>,
+}

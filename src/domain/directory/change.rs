@@ -1,0 +1,283 @@
+//! Changing the directory, by making another: what a change touches, and what it does to each index.
+
+use super::{Directory, Inconsistent};
+use crate::domain::{
+    ids::{AccountId, ClusterId, NodeId, ProjectId, Uid, Version},
+    model::{Account, Cluster, Departure, KeyEntry, Membership, Node, Org, Project, Volume},
+    mutation::{Mutation, Touched},
+};
+use std::sync::Arc;
+
+/// Changing, by making another.
+impl Directory {
+    /// The directory after one transaction.
+    ///
+    /// # Errors
+    /// A change contradicts the directory; nothing of the transaction is applied.
+    pub fn after<'a>(&self, mutations: impl IntoIterator<Item = &'a Mutation>) -> Result<Self, Inconsistent> {
+        let mut next = self.clone();
+        for mutation in mutations {
+            next.apply(mutation)?;
+        }
+        next.version = self.version.next();
+        Ok(next)
+    }
+
+    /// The same directory at another version: for a store that has read one back.
+    #[must_use]
+    pub fn at_version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// What has to be looked at again when this change is made to this directory.
+    #[must_use]
+    pub fn touched(&self, mutation: &Mutation) -> Touched {
+        let mut touched = Touched::default();
+        match mutation {
+            Mutation::OrgCreated(_)
+            | Mutation::AccountCreated(_)
+            | Mutation::KeyAdded(_)
+            | Mutation::ProjectCreated(_)
+            | Mutation::VolumeCreated(_)
+            | Mutation::VolumeDeleted { .. }
+            | Mutation::TokenCreated(_)
+            | Mutation::TokenUsed { .. } => {}
+            Mutation::AccountStateSet { account, .. }
+            | Mutation::KeyRemoved { account, .. }
+            | Mutation::SerialDenied { account, .. } => {
+                touched.accounts.insert(*account);
+                touched.clusters.extend(
+                    self.projects_of(*account).flat_map(|(project, _)| self.clusters_of(project.id)).map(|c| c.id),
+                );
+            }
+            Mutation::ProjectDeleted { project, .. } => {
+                self.touch_project(*project, &mut touched);
+                for cluster in self.clusters_of(*project) {
+                    touched.nodes.extend(self.nodes_of(cluster.id).map(|node| node.id));
+                }
+            }
+            Mutation::ClusterCreated(cluster) => {
+                touched.clusters.insert(cluster.id);
+            }
+            Mutation::ClusterDeleted { cluster, .. } => {
+                if let Some(cluster) = self.cluster(*cluster) {
+                    touched.accounts.extend(self.members_of(cluster.project).map(|(account, _)| account.id));
+                }
+                touched.clusters.insert(*cluster);
+                touched.nodes.extend(self.nodes_of(*cluster).map(|node| node.id));
+            }
+            Mutation::NodeEnrolled(node) => {
+                let former = self.node_names.get(&(node.cluster, node.name.clone()));
+                if let Some(former) = former {
+                    self.touch_node(*former, &mut touched);
+                }
+            }
+            Mutation::NodeRemoved { node, .. } => self.touch_node(*node, &mut touched),
+            Mutation::MemberAdded(Membership { project, account, .. })
+            | Mutation::MemberRemoved(Departure { project, account, .. })
+            | Mutation::RoleSet { project, account, .. } => {
+                touched.accounts.insert(*account);
+                touched.clusters.extend(self.clusters_of(*project).map(|cluster| cluster.id));
+            }
+        }
+        touched
+    }
+
+    fn touch_project(&self, project: ProjectId, touched: &mut Touched) {
+        touched.accounts.extend(self.members_of(project).map(|(account, _)| account.id));
+        touched.clusters.extend(self.clusters_of(project).map(|cluster| cluster.id));
+    }
+
+    fn touch_node(&self, node: NodeId, touched: &mut Touched) {
+        touched.nodes.insert(node);
+        let project = self.node(node).and_then(|node| self.cluster(node.cluster)).map(|cluster| cluster.project);
+        if let Some(project) = project {
+            touched.accounts.extend(self.members_of(project).map(|(account, _)| account.id));
+        }
+    }
+
+    fn apply(&mut self, mutation: &Mutation) -> Result<(), Inconsistent> {
+        match mutation {
+            Mutation::OrgCreated(org) => self.add_org(org),
+            Mutation::AccountCreated(account) => self.add_account(account),
+            Mutation::AccountStateSet { account, state, .. } => {
+                let slot = self.accounts.get_mut(account).ok_or(Inconsistent("no such account"))?;
+                Arc::make_mut(slot).state = *state;
+                Ok(())
+            }
+            Mutation::KeyAdded(entry) => self.add_key(entry),
+            Mutation::KeyRemoved { account, key, denied_until } => {
+                self.keys.remove(key).ok_or(Inconsistent("no such key"))?;
+                self.account_keys.remove(&(*account, *key));
+                self.denied_keys.insert(*key, (*account, *denied_until));
+                Ok(())
+            }
+            Mutation::ProjectCreated(project) => self.add_project(project),
+            Mutation::ProjectDeleted { project, .. } => self.delete_project(*project),
+            Mutation::ClusterCreated(cluster) => self.add_cluster(cluster),
+            Mutation::ClusterDeleted { cluster, .. } => self.delete_cluster(*cluster),
+            Mutation::VolumeCreated(volume) => self.add_volume(volume),
+            Mutation::VolumeDeleted { volume, .. } => {
+                let volume = self.volumes.remove(volume).ok_or(Inconsistent("no such volume"))?;
+                self.project_volumes.remove(&(volume.project, volume.name.clone()));
+                Ok(())
+            }
+            Mutation::TokenCreated(token) => {
+                fresh(self.tokens.insert(token.hash, Arc::new(token.clone())), "token exists")
+            }
+            Mutation::TokenUsed { hash, at } => {
+                let slot = self.tokens.get_mut(hash).ok_or(Inconsistent("no such token"))?;
+                Arc::make_mut(slot).used = Some(*at);
+                Ok(())
+            }
+            Mutation::NodeEnrolled(node) => self.add_node(node),
+            Mutation::NodeRemoved { node, .. } => self.remove_node(*node),
+            Mutation::MemberAdded(membership) => self.add_member(membership),
+            Mutation::MemberRemoved(departure) => {
+                let at = (departure.account, departure.project);
+                self.members
+                    .remove(&(departure.project, departure.account))
+                    .ok_or(Inconsistent("no such membership"))?;
+                self.account_projects.remove(&at);
+                self.departures.insert(at, Arc::new(departure.clone()));
+                Ok(())
+            }
+            Mutation::RoleSet { project, account, role } => {
+                let slot = self.members.get_mut(&(*project, *account)).ok_or(Inconsistent("no such membership"))?;
+                Arc::make_mut(slot).role = *role;
+                Ok(())
+            }
+            Mutation::SerialDenied { serial, account, until } => {
+                self.denied_serials.insert(*serial, (*account, *until));
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, id: u64) {
+        self.counters.id = self.counters.id.max(id + 1);
+    }
+
+    fn add_org(&mut self, org: &Org) -> Result<(), Inconsistent> {
+        self.count(org.id.0);
+        fresh(self.org_names.insert(org.name.clone(), org.id), "organization name taken")?;
+        fresh(self.orgs.insert(org.id, Arc::new(org.clone())), "organization number taken")
+    }
+
+    fn add_account(&mut self, account: &Account) -> Result<(), Inconsistent> {
+        self.count(account.id.0);
+        self.counters.uid = self.counters.uid.max(Uid(account.uid.0 + 1));
+        if !self.orgs.contains_key(&account.org) {
+            return Err(Inconsistent("no such organization"));
+        }
+        fresh(self.emails.insert(account.email.clone(), account.id), "email taken")?;
+        fresh(self.users.insert(account.user.clone(), account.id), "user name taken")?;
+        fresh(self.accounts.insert(account.id, Arc::new(account.clone())), "account number taken")
+    }
+
+    fn add_key(&mut self, entry: &KeyEntry) -> Result<(), Inconsistent> {
+        if !self.accounts.contains_key(&entry.account) {
+            return Err(Inconsistent("no such account"));
+        }
+        let fingerprint = entry.key.fingerprint();
+        self.denied_keys.remove(&fingerprint);
+        self.account_keys.insert((entry.account, fingerprint));
+        fresh(self.keys.insert(fingerprint, Arc::new(entry.clone())), "key taken")
+    }
+
+    fn add_project(&mut self, project: &Project) -> Result<(), Inconsistent> {
+        self.count(project.id.0);
+        self.counters.gid = self.counters.gid.max(Uid(project.gid.0.max(project.admins_gid.0) + 1));
+        if !self.orgs.contains_key(&project.org) {
+            return Err(Inconsistent("no such organization"));
+        }
+        fresh(self.project_names.insert((project.org, project.name.clone()), project.id), "project name taken")?;
+        fresh(self.projects.insert(project.id, Arc::new(project.clone())), "project number taken")
+    }
+
+    fn delete_project(&mut self, project: ProjectId) -> Result<(), Inconsistent> {
+        let clusters: Vec<ClusterId> = self.clusters_of(project).map(|cluster| cluster.id).collect();
+        for cluster in clusters {
+            self.delete_cluster(cluster)?;
+        }
+        let volumes: Vec<Arc<Volume>> = self.volumes_of(project).cloned().collect();
+        for volume in volumes {
+            self.volumes.remove(&volume.id);
+            self.project_volumes.remove(&(project, volume.name.clone()));
+        }
+        let members: Vec<AccountId> = self.members_of(project).map(|(account, _)| account.id).collect();
+        for account in members {
+            self.members.remove(&(project, account));
+            self.account_projects.remove(&(account, project));
+        }
+        self.projects.remove(&project).map(drop).ok_or(Inconsistent("no such project"))
+    }
+
+    fn add_cluster(&mut self, cluster: &Cluster) -> Result<(), Inconsistent> {
+        self.count(cluster.id.0);
+        let org = self.projects.get(&cluster.project).ok_or(Inconsistent("no such project"))?.org;
+        self.project_clusters.insert((cluster.project, cluster.id));
+        fresh(self.cluster_names.insert((org, cluster.name.clone()), cluster.id), "cluster name taken")?;
+        fresh(self.clusters.insert(cluster.id, Arc::new(cluster.clone())), "cluster number taken")
+    }
+
+    fn delete_cluster(&mut self, cluster: ClusterId) -> Result<(), Inconsistent> {
+        let nodes: Vec<NodeId> = self.nodes_of(cluster).map(|node| node.id).collect();
+        for node in nodes {
+            self.remove_node(node)?;
+        }
+        let cluster = self.clusters.remove(&cluster).ok_or(Inconsistent("no such cluster"))?;
+        self.project_clusters.remove(&(cluster.project, cluster.id));
+        Ok(())
+    }
+
+    fn add_volume(&mut self, volume: &Volume) -> Result<(), Inconsistent> {
+        self.count(volume.id.0);
+        if !self.projects.contains_key(&volume.project) {
+            return Err(Inconsistent("no such project"));
+        }
+        fresh(self.project_volumes.insert((volume.project, volume.name.clone()), volume.id), "volume name taken")?;
+        fresh(self.volumes.insert(volume.id, Arc::new(volume.clone())), "volume number taken")
+    }
+
+    fn add_node(&mut self, node: &Node) -> Result<(), Inconsistent> {
+        self.count(node.id.0);
+        if !self.clusters.contains_key(&node.cluster) {
+            return Err(Inconsistent("no such cluster"));
+        }
+        let former = self.node_names.get(&(node.cluster, node.name.clone())).copied();
+        if let Some(former) = former {
+            self.remove_node(former)?;
+        }
+        self.cluster_nodes.insert((node.cluster, node.id));
+        self.node_names.insert((node.cluster, node.name.clone()), node.id);
+        fresh(self.node_keys.insert(node.host_key.fingerprint(), node.id), "host key taken")?;
+        fresh(self.nodes.insert(node.id, Arc::new(node.clone())), "node number taken")
+    }
+
+    fn remove_node(&mut self, node: NodeId) -> Result<(), Inconsistent> {
+        let node = self.nodes.remove(&node).ok_or(Inconsistent("no such node"))?;
+        self.cluster_nodes.remove(&(node.cluster, node.id));
+        self.node_names.remove(&(node.cluster, node.name.clone()));
+        self.node_keys.remove(&node.host_key.fingerprint());
+        Ok(())
+    }
+
+    fn add_member(&mut self, membership: &Membership) -> Result<(), Inconsistent> {
+        let (project, account) = (membership.project, membership.account);
+        if !self.projects.contains_key(&project) || !self.accounts.contains_key(&account) {
+            return Err(Inconsistent("no such project or account"));
+        }
+        self.account_projects.insert((account, project));
+        self.departures.remove(&(account, project));
+        fresh(self.members.insert((project, account), Arc::new(membership.clone())), "member already")
+    }
+}
+
+fn fresh<T>(former: Option<T>, what: &'static str) -> Result<(), Inconsistent> {
+    match former {
+        None => Ok(()),
+        Some(_) => Err(Inconsistent(what)),
+    }
+}
