@@ -436,6 +436,15 @@ async fn bad_input_is_one_line_and_changes_nothing() {
         assert_eq!(stderr.lines().count(), 1, "{line}: {stderr}");
         assert!(!stderr.contains("BEGIN"), "{stderr}");
     }
+    let small = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f"])
+        .arg(small.path().join("rsa"))
+        .status();
+    assert!(made.unwrap().success());
+    let small = std::fs::read_to_string(small.path().join("rsa.pub")).unwrap();
+    let stderr = world.refused_operator(&new(small.trim())).await;
+    assert!(stderr.contains("2048 bits") && stderr.contains("3072"), "{stderr}");
     assert_eq!(world.app.directory().version(), version);
     // An account without a key, and one that is not there: each its own message.
     world.operator("user create keyless@acme.example --org acme --name keyless").await;
@@ -509,4 +518,43 @@ async fn certificates_of_ours_and_keys_of_nobody() {
     world.operator("certificate revoke 1").await;
     assert_eq!(authenticate(Presented::Certificate(blob)).await, AuthenticateAnswer::Refused);
     assert_eq!(output(world.answer(&asker, "whoami", None, None).await).exit, 1);
+}
+
+#[tokio::test]
+async fn explanations_end_as_the_decision_does() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    world.node("login-0.h100.acme", 50).await;
+    let node = "login-0.h100.acme";
+    let explain = async |number: u8, email: &str| world.user(number, &format!("explain {email} {node}")).await;
+    let agrees = async |number: u8, session: u128, email: &str| {
+        let opened = world.open(number, session, node).await.is_ok();
+        let told =
+            output(world.answer(&Asker::Operator { uid: 0 }, &format!("explain {email} {node}"), None, None).await);
+        assert_eq!(told.exit == 0, opened, "{email}: {}", told.stdout);
+        told.stdout
+    };
+    assert!(agrees(1, 1, "admin1@acme.example").await.contains("admin of acme/ml since"));
+    agrees(2, 2, "user1@acme.example").await;
+    assert!(agrees(3, 3, "user2@acme.example").await.contains("not in acme/ml"));
+    let reach = async |number: u8| world.user(number, "reach h100.acme").await.stdout;
+    assert!(reach(2).await.contains("user1@acme.example"));
+
+    // An admin may ask about others, a member about herself; a stranger learns nothing, not even about himself.
+    assert_eq!(explain(1, "user1@acme.example").await.exit, 0);
+    assert_eq!(explain(2, "user1@acme.example").await.exit, 0);
+    assert!(explain(2, "admin1@acme.example").await.stderr.contains("only an admin"));
+    assert_eq!(explain(3, "admin1@acme.example").await.stderr, "no such cluster: h100.acme\n");
+    let stranger = explain(3, "user2@acme.example").await.stdout;
+    assert!(stranger.contains("no such node") && !stranger.contains("acme/ml"), "{stranger}");
+    assert_eq!(world.user(3, "reach h100.acme").await.stderr, "no such cluster: h100.acme\n");
+
+    world.operator("user suspend user1@acme.example").await;
+    assert!(agrees(2, 4, "user1@acme.example").await.contains("suspended"));
+    assert!(!reach(1).await.contains("user1"));
+    world.operator("user resume user1@acme.example").await;
+    world.operator("member remove acme/ml user1@acme.example --yes").await;
+    assert!(agrees(2, 5, "user1@acme.example").await.contains("removed from acme/ml"));
+    assert!(explain(2, "user1@acme.example").await.stdout.contains("removed from acme/ml"));
+    assert!(!reach(1).await.contains("user1"));
 }

@@ -1,6 +1,8 @@
 //! The words: nouns first, then what to do.
 
-use super::{audit, ca, cert, certificate, cluster, config, key, member, node, org, project, session, user, volume};
+use super::{
+    access, audit, ca, cert, certificate, cluster, config, key, member, node, org, project, session, user, volume,
+};
 use crate::app::protocol::Output;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -47,6 +49,10 @@ pub(crate) enum Command {
     /// Connections that are open through a gateway
     #[command(subcommand)]
     Session(session::Command),
+    /// Why somebody can get into a node, or why not
+    Explain(access::Explain),
+    /// Who can get into a node or cluster
+    Reach(access::Reach),
     /// Organizations (operators)
     #[command(subcommand)]
     Org(org::Command),

@@ -1,6 +1,7 @@
 //! The commands: one grammar for both ways in (`ssh BASTION WORDS…` and `certgate WORDS…`), one file for each noun:
 //! parse, apply, render. Text in, text out; what is done is the use cases' business.
 
+mod access;
 mod audit;
 mod ca;
 mod cert;
@@ -183,6 +184,8 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Node(command)) => node::run(context, command).await,
         Some(Command::Certificate(command)) => certificate::run(context, command).await,
         Some(Command::Session(command)) => session::run(context, command).await,
+        Some(Command::Explain(args)) => access::explain(context, &args),
+        Some(Command::Reach(args)) => access::reach(context, &args),
         Some(Command::Org(command)) => org::run(context, command).await,
         Some(Command::User(command)) => user::run(context, command).await,
         Some(Command::Audit(command)) => audit::run(context, command).await,

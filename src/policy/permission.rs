@@ -114,6 +114,9 @@ actions! {
     CertificateRevoke = "certificate.revoke": Own,
     SessionList = "session.list": Own,
     SessionEnd = "session.end": Own,
+    ExplainOwn = "explain.own": Own,
+    Explain = "explain": Admin,
+    Reach = "reach": Member,
     OrgCreate = "org.create": Operator,
     OrgList = "org.list": Operator,
     UserCreate = "user.create": Operator,
@@ -224,5 +227,8 @@ fn changes(action: Action) -> bool {
             | Action::NodeList
             | Action::CertificateList
             | Action::SessionList
+            | Action::ExplainOwn
+            | Action::Explain
+            | Action::Reach
     )
 }

@@ -1,0 +1,198 @@
+//! Why somebody can get into a node, or why not, and who can: told by the decision code itself, walked step by step.
+
+use super::{
+    core::{App, Asker, lock},
+    error::AppError,
+};
+use crate::{
+    domain::{Account, AccountState, ClusterPath, Directory, Email, NodeId, NodePath, Target, Timestamp},
+    policy::{Action, Denial, OpenTarget, Reason, identify, open},
+};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// One step of an explanation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// What was looked at.
+    pub step: &'static str,
+    /// Whether it speaks for access.
+    pub holds: bool,
+    /// What was found.
+    pub found: String,
+}
+
+/// An explanation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// Whose access.
+    pub account: Email,
+    /// To what.
+    pub node: String,
+    /// Whether a connection through a gateway would be opened now.
+    pub access: bool,
+    /// What decided, in the operator's voice.
+    pub decided_by: String,
+    /// The walk.
+    pub steps: Vec<Step>,
+}
+
+/// Somebody who can get in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reacher {
+    /// The account.
+    pub email: Email,
+    /// The login on the nodes.
+    pub user: String,
+    /// The role in the project.
+    pub role: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+impl App {
+    /// Explains somebody's access to a node. Everybody may ask about themselves; about others, the project's admins.
+    ///
+    /// # Errors
+    /// Refused, or the asker cannot know of such a node.
+    pub fn explain(&self, asker: &Asker, email: &Email, path: &NodePath) -> Result<Explanation, AppError> {
+        let own = self.view(asker, Action::ExplainOwn, None, |_, caller, _| {
+            Ok(caller.identity().is_some_and(|identity| identity.account().email == *email))
+        })?;
+        if !own {
+            let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+            self.authorized_project(asker, Action::Explain, &at)?;
+        }
+        let (directory, now) = (self.directory(), self.now());
+        let verdict = verdict(&directory, email, &path.to_string(), now);
+        // About oneself one is told what a connection would be told, and no more.
+        let voice = |denial: &Denial| if own { denial.user.clone() } else { denial.operator.clone() };
+        let decided_by = match &verdict {
+            Ok(_) => "every step holds".to_owned(),
+            Err(denial) => voice(denial),
+        };
+        let hidden = own && verdict.as_ref().is_err_and(|denial| denial.reason == Reason::NotFound);
+        let steps = self.steps(&directory, email, path, hidden, now);
+        Ok(Explanation { account: email.clone(), node: path.to_string(), access: verdict.is_ok(), decided_by, steps })
+    }
+
+    fn steps(&self, directory: &Directory, email: &Email, path: &NodePath, hidden: bool, now: Timestamp) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut step = |step, holds, found: String| steps.push(Step { step, holds, found });
+        let Some(account) = directory.account_with_email(email) else {
+            step("account", false, format!("no account has the email {email}"));
+            return steps;
+        };
+        step(
+            "account",
+            account.state == AccountState::Active,
+            format!("{} (user {}), {}", email, account.user, account.state),
+        );
+        let keys = directory.keys_of(account.id).count();
+        step("key", keys > 0, format!("{keys} registered"));
+        let node = directory.node_at(path).filter(|_| !hidden);
+        let Some(node) = node else {
+            step("node", false, format!("no such node: {path}"));
+            return steps;
+        };
+        step("node", true, format!("{path}, {} at {} port {}", node.role, node.address, node.port));
+        let project = directory.cluster(node.cluster).and_then(|cluster| directory.project(cluster.project));
+        if let Some(project) = project {
+            let name = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
+            match (directory.membership(project.id, account.id), directory.departure(account.id, project.id)) {
+                (Some(m), _) => {
+                    step("membership", true, format!("{} of {name} since {} by {}", m.role, m.since, m.by));
+                }
+                (None, Some(gone)) => {
+                    step("membership", false, format!("removed from {name} at {} by {}", gone.at, gone.by));
+                }
+                (None, None) => step("membership", false, format!("not in {name}")),
+            }
+        }
+        let (holds, found) = self.view_of_node(node.id, node.cluster);
+        step("node's view", holds, found);
+        let (holds, found) = self.certificate_in_hand(account, now);
+        step("certificate", holds, found);
+        steps
+    }
+
+    /// Whether the node has confirmed the latest list that concerns it.
+    fn view_of_node(&self, node: NodeId, cluster: crate::domain::ClusterId) -> (bool, String) {
+        let status = lock(&self.hub).node(node).cloned();
+        let wanted = lock(&self.published).get(&cluster).copied();
+        match (status.and_then(|status| status.version), wanted) {
+            (None, _) => (false, "nothing heard of its access list since the authority started".into()),
+            (Some(have), Some(wanted)) if have < wanted => (false, format!("behind: version {have} of {wanted}")),
+            (Some(have), _) => (true, format!("up to date, version {have}")),
+        }
+    }
+
+    /// A live certificate is not needed to be let in: the next one is fetched. It is told because it may be in use.
+    fn certificate_in_hand(&self, account: &Account, now: Timestamp) -> (bool, String) {
+        let live = lock(&self.live);
+        let latest = live
+            .values()
+            .filter(|record| record.account == account.id && record.valid_before > now)
+            .max_by_key(|record| record.valid_before);
+        match latest {
+            Some(record) => (true, format!("serial {} until {}", record.serial, record.valid_before)),
+            None => (true, "none live; the next connection fetches one".into()),
+        }
+    }
+
+    /// Who can get into a node, or into any node of a cluster.
+    ///
+    /// # Errors
+    /// Refused, or the asker cannot know of such a node.
+    pub fn reach(&self, asker: &Asker, target: &Target) -> Result<Vec<Reacher>, AppError> {
+        let at = match target {
+            Target::Node(path) => ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() },
+            Target::Cluster(path) => path.clone(),
+        };
+        let project = self.authorized_project(asker, Action::Reach, &at)?;
+        let now = self.now();
+        self.view(asker, Action::Reach, Some(&project), |directory, _, grant| {
+            let hosts: Vec<String> = match target {
+                Target::Node(path) => {
+                    let unknown = || Denial::not_found("node", path, format!("no node {path}"));
+                    directory.node_at(path).ok_or_else(unknown)?;
+                    vec![path.to_string()]
+                }
+                Target::Cluster(path) => directory
+                    .cluster_at(path)
+                    .into_iter()
+                    .flat_map(|cluster| directory.nodes_of(cluster.id))
+                    .filter_map(|node| directory.path_of_node(node))
+                    .map(|path| path.to_string())
+                    .collect(),
+            };
+            let project = grant.project()?.0.id;
+            let reachers = directory
+                .members_of(project)
+                .filter(|(account, _)| hosts.iter().any(|host| verdict(directory, &account.email, host, now).is_ok()))
+                .map(|(account, membership)| Reacher {
+                    email: account.email.clone(),
+                    user: account.user.to_string(),
+                    role: membership.role.to_string(),
+                    since: membership.since,
+                    by: membership.by.to_string(),
+                });
+            Ok(reachers.collect())
+        })
+    }
+}
+
+/// The decision that a gateway would get for any of an account's keys.
+fn verdict(directory: &Directory, email: &Email, host: &str, now: Timestamp) -> Result<NodeId, Denial> {
+    let account: &Arc<Account> = directory
+        .account_with_email(email)
+        .ok_or_else(|| Denial::plain(Reason::NoAccount, format!("no account has the email {email}")))?;
+    let entry = directory
+        .keys_of(account.id)
+        .next()
+        .ok_or_else(|| Denial::plain(Reason::UnknownKey, format!("{email} has no key registered")))?;
+    let identity = identify(directory, account.id, entry.key.fingerprint(), None, now)?;
+    open(directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, now).map(|permit| permit.node())
+}
