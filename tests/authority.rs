@@ -558,3 +558,37 @@ async fn explanations_end_as_the_decision_does() {
     assert!(explain(2, "user1@acme.example").await.stdout.contains("removed from acme/ml"));
     assert!(!reach(1).await.contains("user1"));
 }
+
+#[tokio::test]
+async fn the_audit_log_is_read_in_parts_and_checked_against_a_head() {
+    let world = World::story().await;
+    world.user(3, "member add acme/ml user2@acme.example").await;
+    world.pass(Duration::from_secs(3600));
+    world.operator("member remove acme/ml user1@acme.example --yes").await;
+    let count = async |filter: &str| {
+        let listed = world.operator(&format!("audit list --json {filter}")).await.stdout;
+        serde_json::from_str::<serde_json::Value>(&listed).unwrap()["entries"].as_array().unwrap().len()
+    };
+    assert_eq!(count("--what member").await, 3);
+    assert_eq!(count("--what member.remove").await, 1);
+    assert_eq!(count("--what mem").await, 0);
+    assert_eq!(count("--who user2@acme.example").await, 1);
+    assert_eq!(count(&format!("--who {PEER}")).await, 1);
+    assert_eq!(count("--since 2027-01-15T08:30:00Z").await, 1);
+    assert_eq!(count("--what member --until 2027-01-15T08:30:00Z").await, 2);
+    assert_eq!(count("--limit 2").await, 2);
+
+    let lines = world.operator("audit export --after 2").await.stdout;
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["seq"], 3);
+    let verified = world.operator("audit verify --json").await.stdout;
+    let head = serde_json::from_str::<serde_json::Value>(&verified).unwrap()["head"].as_str().unwrap().to_owned();
+    world.operator("org create later").await;
+    world.operator(&format!("audit verify --head {head}")).await;
+    // A log that ends before the head, or has something else in its place, is not the one that the head was of.
+    let (seq, hash) = head.split_once(':').unwrap();
+    let later = format!("{}:{hash}", seq.parse::<u64>().unwrap() + 100);
+    assert!(world.refused_operator(&format!("audit verify --head {later}")).await.contains("cut off"));
+    let other = format!("{seq}:{}", "0".repeat(64));
+    assert!(world.refused_operator(&format!("audit verify --head {other}")).await.contains("rewritten"));
+}

@@ -2,6 +2,7 @@
 //! each other.
 
 mod accounts;
+mod audit_log;
 pub mod authority;
 mod clusters;
 mod core;
@@ -25,6 +26,7 @@ mod views;
 
 pub use self::core::{App, Asker, Bastion};
 pub use accounts::NewAccount;
+pub use audit_log::AuditFilter;
 pub use error::AppError;
 pub use explain::{Explanation, Reacher, Step};
 pub use gatekeeper::Stream;
@@ -33,6 +35,6 @@ pub use nodes::TokenRequest;
 pub use outside::{Clock, Entropy, NoEntropy};
 pub use receipts::Receipt;
 pub use view_types::{
-    AuditView, CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView,
-    SessionView, StatusView, UserView, VolumeView, WhoamiView,
+    CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
+    StatusView, UserView, VolumeView, WhoamiView,
 };

@@ -1,9 +1,8 @@
 //! What can be looked at, as values. The field names are those of `--json`, stable.
 
 use super::core::Bastion;
-use crate::{
-    audit::Entry,
-    domain::{Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version},
+use crate::domain::{
+    Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version,
 };
 use serde::Serialize;
 use std::{net::IpAddr, sync::Arc};
@@ -210,13 +209,6 @@ pub struct StatusView {
     pub gateways: Vec<GatewayView>,
     /// Every node, those that are behind or silent first.
     pub nodes: Vec<NodeView>,
-}
-
-/// The audit log, as far as it was asked for.
-#[derive(Clone, Debug, Serialize)]
-pub struct AuditView {
-    /// In order.
-    pub entries: Vec<Entry>,
 }
 
 /// What a client has to know to be asked nothing about host keys.

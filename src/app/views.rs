@@ -5,16 +5,14 @@ use super::{
     core::{App, Asker, lock},
     error::AppError,
     view_types::{
-        AuditView, CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView,
-        SessionView, StatusView, UserView, VolumeView, WhoamiView,
+        CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
+        StatusView, UserView, VolumeView, WhoamiView,
     },
 };
 use crate::{
-    audit::{ChainError, Head, chain::verify},
     bundle::CaPublicKeys,
     domain::{ClusterPath, Directory, Email, ProjectPath},
     policy::{Action, Caller},
-    store::AuditQuery,
 };
 use std::sync::Arc;
 
@@ -274,36 +272,6 @@ impl App {
                 nodes,
             })
         })
-    }
-
-    /// The end of the audit log.
-    ///
-    /// # Errors
-    /// Refused, or the store cannot be read.
-    pub async fn audit(&self, asker: &Asker, limit: usize) -> Result<AuditView, AppError> {
-        self.view(asker, Action::AuditList, None, |_, _, _| Ok(()))?;
-        let entries = self.store.audit(AuditQuery { after: 0, limit, latest: true }).await?;
-        Ok(AuditView { entries })
-    }
-
-    /// Reads the whole audit log and checks its chain; returns the number of entries.
-    ///
-    /// # Errors
-    /// Refused, or the store cannot be read. The inner error names the first entry that does not fit.
-    pub async fn verify_audit(&self, asker: &Asker) -> Result<Result<u64, ChainError>, AppError> {
-        const PAGE: usize = 10_000;
-        self.view(asker, Action::AuditVerify, None, |_, _, _| Ok(()))?;
-        let mut head = Head::EMPTY;
-        loop {
-            let page = self.store.audit(AuditQuery { after: head.seq, limit: PAGE, latest: false }).await?;
-            head = match verify(head, &page) {
-                Ok(head) => head,
-                Err(error) => return Ok(Err(error)),
-            };
-            if page.len() < PAGE {
-                return Ok(Ok(head.seq));
-            }
-        }
     }
 
     /// What a client has to know.
