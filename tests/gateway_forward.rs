@@ -138,6 +138,24 @@ async fn a_client_that_reads_is_told_why_its_connection_ends() {
     assert!(text(&output.stderr).contains(REASON), "{}", text(&output.stderr));
 }
 
+/// `ssh -W` leaves when its channel closes, and would miss the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_channel_of_a_connection_that_ends_is_not_closed_before_the_reason_is_sent() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    // More than once: what is looked for was a race.
+    for round in 0..20 {
+        let (client, _) = client(&gateway).await;
+        let mut channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+        let (mut node, _) = within("the node is dialled", listener.accept()).await.unwrap();
+        let session = gateway.fake.opened.lock().unwrap()[round].clone();
+        gateway.fake.send(Event::End { session, reason: REASON.into() });
+        ended(&mut node).await;
+        let last = within("the connection ends", channel.wait()).await;
+        assert!(last.is_none(), "round {round}: {last:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     let gateway = start(|_| {}).await;

@@ -81,8 +81,10 @@ impl Connection {
 
     /// Ends the connection for certain: forwards now, then the message if the peer takes it at once, then the socket.
     pub(super) fn end(self: &Arc<Self>, code: Disconnect, reason: &str) {
+        // Before the forwards are told, who ask it: see `ending`.
+        let again = self.ending.swap(true, Ordering::Relaxed);
         self.forwards.cancel();
-        if self.ending.swap(true, Ordering::Relaxed) {
+        if again {
             return;
         }
         tracing::info!(connection = %self.id, peer = %self.peer, action = "disconnect", outcome = reason);
@@ -99,6 +101,12 @@ impl Connection {
             }
             connection.cut();
         });
+    }
+
+    /// The connection has been told to end. A channel of it is no longer closed by itself: `ssh -W` leaves when its only
+    /// channel closes, and would not read the message that says why.
+    pub(super) fn ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Shuts the socket down. Nothing the peer does or leaves undone can prevent it.

@@ -154,6 +154,9 @@ impl<A: Authority> Forward<A> {
         self.log(&name, &outcome, &session);
         // Before the client is told: a session loop that is stuck must not keep the forward in the registry.
         drop(session);
+        if self.handle.connection.ending() {
+            return;
+        }
         tokio::select! {
             () = self.handle.connection.over.cancelled() => {}
             () = self.inlet.closed.cancelled() => {}
