@@ -5,7 +5,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use certgate::{
     app::{
-        App, Asker, Bastion, Clock, Entropy, NoEntropy, Stream,
+        App, Asker, Bastion, Clock, Entropy, NoEntropy, Site, Stream,
         protocol::{
             AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, Hello, JoinAnswer, JoinRequest,
             NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest, OpenAnswer, OpenRequest, OpenSession,
@@ -16,7 +16,7 @@ use certgate::{
     ca::CaKeys,
     command::{self, Invocation},
     domain::{PublicKey, SessionId, Timestamp},
-    policy::CertificateSettings,
+    policy::{CertificateSettings, NodeNetworks},
     store::MemoryStore,
 };
 use ed25519_dalek::SigningKey;
@@ -73,7 +73,9 @@ impl World {
         let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
         let store = Arc::new(MemoryStore::new(commits));
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
-        let app = App::start(store, ca, bastion, CertificateSettings::default(), clock.clone(), entropy).await.unwrap();
+        let site =
+            Site { bastion, certificates: CertificateSettings::default(), node_networks: NodeNetworks::default() };
+        let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
         tokio::spawn(app.clone().publish(committed));
         Self { app, clock, _keys: keys }
     }
@@ -351,10 +353,13 @@ async fn a_token_works_once_in_time_and_for_its_node() {
     let mut guessed = taken.clone();
     guessed.secret = "AAAA".into();
     assert_eq!(refused(world.join(&guessed, 52, "login-2.h100.acme").await), told);
-    // Each of them is on record, with what was wrong for the operator.
+    let log = async || world.operator("audit list --limit 1000 --json").await.stdout.matches("\"seq\"").count();
+    let before = log().await;
+    world.join(&guessed, 53, "login-2.h100.acme").await;
+    assert_eq!(log().await, before, "strangers can fill the log with tokens that never were");
+    // Each of the others is on record, with what was wrong for the operator.
     let log = world.operator("audit list --json").await.stdout;
-    for why in ["the token is for login-0", "was used at", "expired at", "an unknown token", "is the host key of node"]
-    {
+    for why in ["the token is for login-0", "was used at", "expired at", "is the host key of node"] {
         assert!(log.contains(why), "{why} not in {log}");
     }
     assert!(!log.contains(&token.secret), "the audit log holds a secret");
@@ -402,7 +407,20 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
 
     world.operator("node remove login-0.h100.acme --yes").await;
     while next(&mut stream).await != (Event::NodeGone { node: node.node }) {}
-    assert_eq!(hello(Some(pushed), month).await, None);
+    // It comes in once more, for the list that lets nobody in; then it is nobody.
+    let request = AuthenticateRequest {
+        connection: "c".into(),
+        peer: PEER.parse().unwrap(),
+        presented: Presented::Key(STANDARD.encode(key(50).to_wire())),
+        joining: false,
+    };
+    assert_eq!(world.app.authenticate(request).await, AuthenticateAnswer::Node(node.clone()));
+    let (bundle, certificate) = hello(Some(pushed), None).await.unwrap();
+    let payload = bundle.unwrap().payload;
+    assert!(!certificate && payload.contains("\"logins\":[]"), "{payload}");
+    let last = world.app.directory().version();
+    assert!(last > pushed && payload.contains(&format!("\"version\":{last},")));
+    assert_eq!(hello(Some(last), month).await, None);
 }
 
 #[tokio::test]
@@ -555,7 +573,10 @@ async fn explanations_end_as_the_decision_does() {
     world.operator("user resume user1@acme.example").await;
     world.operator("member remove acme/ml user1@acme.example --yes").await;
     assert!(agrees(2, 5, "user1@acme.example").await.contains("removed from acme/ml"));
-    assert!(explain(2, "user1@acme.example").await.stdout.contains("removed from acme/ml"));
+    let told = explain(2, "user1@acme.example").await.stdout;
+    assert!(told.contains("removed from acme/ml") && !told.contains("192.0.2.7"), "{told}");
+    let outsider = explain(1, "user2@acme.example").await.stdout;
+    assert!(outsider.contains("not in the project") && !outsider.contains("registered"), "{outsider}");
     assert!(!reach(1).await.contains("user1"));
 }
 
@@ -591,4 +612,40 @@ async fn the_audit_log_is_read_in_parts_and_checked_against_a_head() {
     assert!(world.refused_operator(&format!("audit verify --head {later}")).await.contains("cut off"));
     let other = format!("{seq}:{}", "0".repeat(64));
     assert!(world.refused_operator(&format!("audit verify --head {other}")).await.contains("rewritten"));
+}
+
+#[tokio::test]
+async fn a_project_is_no_way_to_other_ports_or_in_a_node_s_place() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    // Anybody can have a project; what the gateway dials for it is not theirs to choose freely.
+    for (line, told) in [
+        ("node token redis.h100.acme --address 192.0.2.7 --port 6379", "port 22"),
+        ("node token self.h100.acme --address 127.0.0.1", "no node may be at"),
+        ("node token cloud.h100.acme --address 169.254.169.254", "no node may be at"),
+    ] {
+        let refused = world.user(1, line).await;
+        assert!(refused.exit == 1 && refused.stderr.contains(told), "{line}: {}", refused.stderr);
+    }
+    let token: TokenText = world.user(1, "node token near.h100.acme").await.stdout.parse().unwrap();
+    let request = JoinRequest {
+        connection: "j".into(),
+        peer: "127.0.0.1".parse().unwrap(),
+        host_key: key(60),
+        secret: token.secret,
+        node: "near.h100.acme".parse().unwrap(),
+    };
+    assert!(matches!(world.app.join(request).await, JoinAnswer::Refused { .. }), "the bastion is a node");
+
+    world.node("login-0.h100.acme", 50).await;
+    let token = world.token("login-0.h100.acme").await;
+    let JoinAnswer::Refused { message } = world.join(&token, 51, "login-0.h100.acme").await else {
+        panic!("a live node was replaced")
+    };
+    assert!(message.contains("remove it first"), "{message}");
+    // The machine itself may join again, and another one once the node was removed.
+    assert!(matches!(world.join(&token, 50, "login-0.h100.acme").await, JoinAnswer::Joined(_)));
+    world.operator("node remove login-0.h100.acme --yes").await;
+    let token = world.token("login-0.h100.acme").await;
+    assert!(matches!(world.join(&token, 51, "login-0.h100.acme").await, JoinAnswer::Joined(_)));
 }

@@ -15,3 +15,7 @@ pub const HEALTH_PATH: &str = "/v1/health";
 
 /// The largest body of a request, in bytes: a command with its input, or a hello with ten thousand sessions.
 const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// The largest hello of a gateway, in bytes: every forward that its largest bounds allow, at some 250 bytes each. A hello
+/// that could not be taken would keep the gateway cut off for good.
+const MAX_HELLO: usize = 256 * 1024 * 1024;

@@ -1,13 +1,13 @@
 //! The authority's two sockets. Who is at the other end is known from the socket (its path and mode) and from the
 //! kernel (the peer's user number), before a byte is read.
 
-use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY};
+use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_HELLO};
 use crate::{
     app::{
         App, Asker,
         protocol::{
-            AdminCommand, Authenticate, Call, Closed, CommandRequest, Done, EVENTS_PATH, Event, Hello, Join, NodeHello,
-            NodeReceipt, Open, PING_SECS, RunCommand,
+            AdminCommand, Authenticate, Call, Closed, CommandAnswer, CommandRequest, Done, EVENTS_PATH, Event, Hello,
+            Join, NodeHello, NodeReceipt, Open, PING_SECS, RunCommand,
         },
     },
     command::{self, Invocation},
@@ -22,6 +22,7 @@ use axum::{
 };
 use futures_util::stream;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -67,20 +68,29 @@ pub async fn serve_admin(app: Arc<App>, listener: UnixListener, allowed: Allowed
 /// Serves gateways until `stop`.
 pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
     let router = Router::new()
-        .route(Authenticate::PATH, post(async |State(app): State<Arc<App>>, Json(r)| Json(app.authenticate(r).await)))
+        .route(
+            Authenticate::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| whole(async move { app.authenticate(r).await }).await),
+        )
         .route(RunCommand::PATH, post(gateway_command))
         .route(
-            crate::app::protocol::Open::PATH,
-            post(async |State(app): State<Arc<App>>, Json(r)| Json::<<Open as Call>::Answer>(app.open(r).await)),
+            Open::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| whole(async move { app.open(r).await }).await),
         )
         .route(
             Closed::PATH,
             post(async |State(app): State<Arc<App>>, Json(r)| {
-                app.closed(r).await;
-                Json(Done {})
+                whole(async move {
+                    app.closed(r).await;
+                    Done {}
+                })
+                .await
             }),
         )
-        .route(Join::PATH, post(async |State(app): State<Arc<App>>, Json(r)| Json(app.join(r).await)))
+        .route(
+            Join::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| whole(async move { app.join(r).await }).await),
+        )
         .route(NodeHello::PATH, post(node_hello))
         .route(
             NodeReceipt::PATH,
@@ -89,7 +99,7 @@ pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allow
                 Json(Done {})
             }),
         )
-        .route(EVENTS_PATH, post(events))
+        .route(EVENTS_PATH, post(events).layer(DefaultBodyLimit::max(MAX_HELLO)))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     serve(router, listener, "gateway", allowed, stop).await;
@@ -161,20 +171,31 @@ async fn connection(router: Router, stream: UnixStream, stop: CancellationToken)
     }
 }
 
+/// Does what was asked to its end, also when the one who asked goes away meanwhile: hyper drops a handler with its
+/// connection, and a change that is durable must also be acted upon.
+async fn whole<T: Serialize + Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<Json<T>, StatusCode> {
+    tokio::spawn(work).await.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 async fn admin_command(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
     Json(request): Json<AdminCommand>,
-) -> Response {
+) -> Result<Json<CommandAnswer>, StatusCode> {
     let AdminCommand { words, terminal, input } = request;
     let asker = Asker::Operator { uid: peer.uid };
-    Json(command::run(&app, &asker, Invocation { words, terminal, input }).await).into_response()
+    whole(async move { command::run(&app, &asker, Invocation { words, terminal, input }).await }).await
 }
 
-async fn gateway_command(State(app): State<Arc<App>>, Json(request): Json<CommandRequest>) -> Response {
+async fn gateway_command(
+    State(app): State<Arc<App>>,
+    Json(request): Json<CommandRequest>,
+) -> Result<Json<CommandAnswer>, StatusCode> {
     let CommandRequest { connection, peer, credential, line, terminal, input } = request;
     let asker = Asker::Account { credential, peer, connection };
-    Json(command::run_line(&app, &asker, &line, terminal, input).await).into_response()
+    whole(async move { command::run_line(&app, &asker, &line, terminal, input).await }).await
 }
 
 async fn node_hello(

@@ -1,7 +1,7 @@
 //! Organizations, accounts and their keys.
 
 use super::{
-    core::{App, Asker, Decided},
+    core::{App, Asker, Decided, lock},
     error::AppError,
 };
 use crate::{
@@ -147,14 +147,17 @@ impl App {
         email: Option<Email>,
         key: Fingerprint,
     ) -> Result<Version, AppError> {
-        let longest = self.certificates.max_ttl.max(self.certificates.ttl).duration();
+        let longest = self.site.certificates.max_ttl.max(self.site.certificates.ttl).duration();
+        let app = self.clone();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
             let account = subject(ledger.directory, caller, email.as_ref())?;
             let own = ledger.directory.key(&key).is_some_and(|entry| entry.account == account.id);
             if !own {
                 return Err(Denial::plain(Reason::NotFound, format!("{key} is not a key of {}", account.email)));
             }
-            let denied_until = now.after(longest);
+            // Longer than any that can be issued today, and than those that were when other settings held.
+            let alive = lock(&app.live).values().filter(|r| r.key == key).map(|r| r.valid_before).max();
+            let denied_until = alive.unwrap_or(now).max(now.after(longest));
             Ok(Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()))
         };
         Ok(self.change(asker, Action::KeyRemove, None, key.to_string(), decide).await?.1)

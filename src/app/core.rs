@@ -10,8 +10,10 @@ use super::{
 use crate::{
     audit::{Event, Outcome},
     ca::CaKeys,
-    domain::{Actor, CertificateRecord, ClusterId, Directory, Mutation, ProjectPath, Serial, Timestamp, Version},
-    policy::{Action, Caller, CertificateSettings, Denial, Grant, authorize, identify},
+    domain::{
+        Actor, CertificateRecord, ClusterId, Directory, Mutation, NodeId, ProjectPath, Serial, Timestamp, Version,
+    },
+    policy::{Action, Caller, CertificateSettings, Denial, Grant, NodeNetworks, authorize, identify},
     store::{Change, Ledger, Store},
 };
 use serde::Deserialize;
@@ -33,6 +35,17 @@ pub struct Bastion {
     pub port: u16,
 }
 
+/// What a site decides for itself.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where people and nodes connect.
+    pub bastion: Bastion,
+    /// The rules for certificates.
+    pub certificates: CertificateSettings,
+    /// Where nodes may be.
+    pub node_networks: NodeNetworks,
+}
+
 const fn ssh_port() -> u16 {
     22
 }
@@ -44,8 +57,7 @@ const AUDIT_BACKLOG: usize = 4096;
 pub struct App {
     pub(super) store: Arc<dyn Store>,
     pub(super) ca: Arc<CaKeys>,
-    pub(super) bastion: Bastion,
-    pub(super) certificates: CertificateSettings,
+    pub(super) site: Site,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     /// Records of certificates that have not ended: a connection that came with one is looked up here.
@@ -56,6 +68,8 @@ pub struct App {
     pub(super) published: Mutex<HashMap<ClusterId, Version>>,
     /// Rises whenever a node has said what it has, for those who wait for receipts.
     pub(super) heard: watch::Sender<u64>,
+    /// The versions of the lists that let nobody in, as removed nodes were given them.
+    pub(super) farewells: Mutex<HashMap<NodeId, Version>>,
     pub(super) backlog: Arc<Semaphore>,
     pub(super) started: Timestamp,
 }
@@ -127,8 +141,7 @@ impl App {
     pub async fn start(
         store: Arc<dyn Store>,
         ca: CaKeys,
-        bastion: Bastion,
-        certificates: CertificateSettings,
+        site: Site,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>, AppError> {
@@ -137,8 +150,7 @@ impl App {
         Ok(Arc::new(Self {
             store,
             ca: Arc::new(ca),
-            bastion,
-            certificates,
+            site,
             clock,
             entropy,
             live: Mutex::new(live.into_iter().map(|record| (record.serial, record)).collect()),
@@ -146,6 +158,7 @@ impl App {
             hub: Mutex::default(),
             published: Mutex::default(),
             heard: watch::Sender::new(0),
+            farewells: Mutex::default(),
             backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG)),
             started,
         }))
@@ -160,7 +173,7 @@ impl App {
     /// What people and nodes are told about where to connect.
     #[must_use]
     pub fn bastion(&self) -> &Bastion {
-        &self.bastion
+        &self.site.bastion
     }
 
     /// Now.

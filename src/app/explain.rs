@@ -73,7 +73,26 @@ impl App {
             Ok(_) => "every step holds".to_owned(),
             Err(denial) => voice(denial),
         };
-        let hidden = own && verdict.as_ref().is_err_and(|denial| denial.reason == Reason::NotFound);
+        // Who is not in the project is told nothing of its nodes, not even whether they are there.
+        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let project = directory.cluster_at(&at).map(|cluster| cluster.project);
+        let subject = directory.account_with_email(email);
+        let member = project.zip(subject).is_some_and(|(p, a)| directory.membership(p, a.id).is_some());
+        let known = member || project.zip(subject).is_some_and(|(p, a)| directory.departure(a.id, p).is_some());
+        let operator = matches!(asker, Asker::Operator { .. });
+        if !own && !operator && !known {
+            // A project's admin learns nothing about people who have nothing to do with it.
+            let found = format!("{email} is not in the project of {path}");
+            let steps = vec![Step { step: "membership", holds: false, found: found.clone() }];
+            return Ok(Explanation {
+                account: email.clone(),
+                node: path.to_string(),
+                access: false,
+                decided_by: found,
+                steps,
+            });
+        }
+        let hidden = own && !member;
         let steps = self.steps(&directory, email, path, hidden, now);
         Ok(Explanation { account: email.clone(), node: path.to_string(), access: verdict.is_ok(), decided_by, steps })
     }
@@ -92,13 +111,19 @@ impl App {
         );
         let keys = directory.keys_of(account.id).count();
         step("key", keys > 0, format!("{keys} registered"));
+        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let project = directory.cluster_at(&at).and_then(|cluster| directory.project(cluster.project));
+        let left = project.is_some_and(|project| directory.departure(account.id, project.id).is_some());
         let node = directory.node_at(path).filter(|_| !hidden);
-        let Some(node) = node else {
-            step("node", false, format!("no such node: {path}"));
-            return steps;
-        };
-        step("node", true, format!("{path}, {} at {} port {}", node.role, node.address, node.port));
-        let project = directory.cluster(node.cluster).and_then(|cluster| directory.project(cluster.project));
+        match node {
+            Some(node) => step("node", true, format!("{path}, {} at {} port {}", node.role, node.address, node.port)),
+            // The removed are told when and by whom; of the nodes, nothing.
+            None if hidden && left => {}
+            None => {
+                step("node", false, format!("no such node: {path}"));
+                return steps;
+            }
+        }
         if let Some(project) = project {
             let name = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
             match (directory.membership(project.id, account.id), directory.departure(account.id, project.id)) {
@@ -111,8 +136,10 @@ impl App {
                 (None, None) => step("membership", false, format!("not in {name}")),
             }
         }
-        let (holds, found) = self.view_of_node(node.id, node.cluster);
-        step("node's view", holds, found);
+        if let Some(node) = node {
+            let (holds, found) = self.view_of_node(node.id, node.cluster);
+            step("node's view", holds, found);
+        }
         let (holds, found) = self.certificate_in_hand(account, now);
         step("certificate", holds, found);
         steps

@@ -17,11 +17,15 @@ use crate::{
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// A login node that somebody uses already is taken again; otherwise the least used.
 const SAME_AGAIN: u64 = 1 << 32;
+
+/// How long before a hello arrives a forward may have been asked for that is not in it: longer than a gateway waits
+/// for an answer, and for its hello to be taken.
+const OVERTAKING: Duration = Duration::from_secs(15);
 
 /// The event stream of a gateway, from the authority's side.
 #[derive(Debug)]
@@ -52,8 +56,16 @@ impl App {
                     connection = %request.connection, peer = %request.peer, reason = %denial.reason,
                     "authentication refused: {}", denial.operator
                 );
-                // Unknown keys are what the internet offers all day; certificates of ours are worth a record.
-                if matches!(request.presented, Presented::Certificate(_)) {
+                // Unknown keys and certificates of anybody's CA are what the internet offers all day: a record of each
+                // would let strangers fill the disk. Certificates that our CA signed are worth one.
+                let ours = !matches!(
+                    denial.reason,
+                    Reason::CertificateFormat
+                        | Reason::CertificateNested
+                        | Reason::CertificateAuthority
+                        | Reason::CertificateSignature
+                );
+                if ours && matches!(request.presented, Presented::Certificate(_)) {
                     self.note_refused_certificate(&request, &denial, now).await;
                 }
                 AuthenticateAnswer::Refused
@@ -76,6 +88,10 @@ impl App {
                 .path_of_node(node)
                 .ok_or_else(|| Denial::plain(Reason::NotFound, "the node has no cluster"))?;
             return Ok(AuthenticateAnswer::Node(NodeIdentity { node: node.id, key: fingerprint, path }));
+        }
+        // A node that was removed comes in once more, for the list that lets nobody in.
+        if let Some((node, path)) = directory.gone_node_with_key(&fingerprint) {
+            return Ok(AuthenticateAnswer::Node(NodeIdentity { node, key: fingerprint, path: path.clone() }));
         }
         let account = recognize(directory, &fingerprint)?;
         Ok(account_answer(directory, account, fingerprint, None))
@@ -174,6 +190,7 @@ impl App {
         };
         let target = OpenTarget { host: &request.host, port: request.port };
         let permit = open(&directory, &identity, target, &prefer, now)?;
+        self.site.node_networks.check(permit.address().0)?;
         self.enter(request, &permit, now);
         // A removal between the decision and the entry in the registry has looked at a registry without it. The
         // entry stands now, so that a later removal finds it; an earlier one is found here.
@@ -245,8 +262,9 @@ impl App {
     pub fn hello(self: &Arc<Self>, hello: Hello) -> Stream {
         let now = self.now();
         let (number, events) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), now);
-        // What this gateway was thought to have is replaced by what it says.
-        lock(&self.sessions).remove_gateway(&hello.gateway);
+        // What this gateway was thought to have is replaced by what it says; but what it asked for while its hello
+        // travelled is not in there, and must not be forgotten.
+        lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));
         let count = hello.sessions.len();
         lock(&self.hub).tell(&hello.gateway, GatewayEvent::Ready);
         for session in hello.sessions {

@@ -2,12 +2,15 @@
 
 use super::protocol::Event;
 use crate::domain::{NodeId, PublicKey, Timestamp, Version};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::sync::mpsc;
 
 /// Events that wait for a gateway that does not read; one more, and its stream is closed. It then reconnects, says
 /// what it has and gets what it lacks.
 const QUEUE: usize = 4096;
+
+/// A node gets a new host certificate no more often than this.
+const CERTIFIED_EVERY: Duration = Duration::from_secs(600);
 
 /// A gateway whose event stream is open.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct NodeStatus {
     pub heard: Timestamp,
     /// From where.
     pub peer: Option<IpAddr>,
+    /// When it last got a host certificate.
+    pub certified: Option<Timestamp>,
 }
 
 /// Who is connected.
@@ -89,8 +94,14 @@ impl Hub {
 
     /// A node has said something.
     pub fn heard(&mut self, node: NodeId, version: Option<Version>, peer: Option<IpAddr>, now: Timestamp) {
-        let status =
-            self.nodes.entry(node).or_insert(NodeStatus { version, since: now, problem: None, heard: now, peer });
+        let status = self.nodes.entry(node).or_insert(NodeStatus {
+            version,
+            since: now,
+            problem: None,
+            heard: now,
+            peer,
+            certified: None,
+        });
         if status.version != version {
             status.version = version;
             status.since = now;
@@ -99,6 +110,16 @@ impl Hub {
         if peer.is_some() {
             status.peer = peer;
         }
+    }
+
+    /// Whether a node may get a host certificate now; notes it as given if it may.
+    pub fn may_have_host_certificate(&mut self, node: NodeId, now: Timestamp) -> bool {
+        let Some(status) = self.nodes.get_mut(&node) else { return false };
+        if status.certified.is_some_and(|last| now.since(last) < CERTIFIED_EVERY) {
+            return false;
+        }
+        status.certified = Some(now);
+        true
     }
 
     /// A node could not take a bundle, or could again.

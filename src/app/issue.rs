@@ -32,7 +32,7 @@ impl App {
     /// # Errors
     /// Refused, not durable, or not signed.
     pub async fn issue(self: &Arc<Self>, asker: &Asker, request: IssueRequest) -> Result<Issued, AppError> {
-        let settings = self.certificates.clone();
+        let settings = self.site.certificates.clone();
         let source = asker.source();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
             let identity = caller.identity().ok_or_else(|| {
@@ -87,7 +87,7 @@ impl App {
             let now = app.now();
             // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'. A host
             // certificate ends with its node.
-            let decided = issue_host(ledger.directory, &node, &app.certificates, Serial(0), now);
+            let decided = issue_host(ledger.directory, &node, &app.site.certificates, Serial(0), now);
             let event = app.node_event(ledger.directory, &node, "host-certificate.issue", &decided, now);
             *lock(&filled) = Some(decided);
             Some(Change { events: vec![event], ..Change::default() })

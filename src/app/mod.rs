@@ -24,7 +24,7 @@ pub mod token;
 mod view_types;
 mod views;
 
-pub use self::core::{App, Asker, Bastion};
+pub use self::core::{App, Asker, Bastion, Site};
 pub use accounts::NewAccount;
 pub use audit_log::AuditFilter;
 pub use error::AppError;

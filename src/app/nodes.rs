@@ -8,11 +8,12 @@ use super::{
 };
 use crate::{
     audit::{Event, Outcome},
+    bundle::{SignedBundle, farewell},
     domain::{
         Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, ProjectPath, Timestamp,
         TokenHash, Ttl, Version,
     },
-    policy::{Action, Denial, Reason},
+    policy::{Action, Denial, NodeNetworks, Reason},
     store::{Change, Ledger},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -57,6 +58,15 @@ impl App {
     pub async fn create_token(self: &Arc<Self>, asker: &Asker, request: TokenRequest) -> Result<TokenText, AppError> {
         let at = ClusterPath { cluster: request.node.cluster.clone(), org: request.node.org.clone() };
         let project = self.authorized_project(asker, Action::NodeToken, &at)?;
+        if let Some(address) = request.address {
+            self.site.node_networks.check(address)?;
+        }
+        // Whatever else listens on a machine is none of a project's business.
+        if request.port != 22 && matches!(asker, Asker::Account { .. }) {
+            let text =
+                "a node's sshd listens on port 22; another port can be named by operators, on the bastion itself";
+            return Err(Denial::plain(Reason::OperatorsOnly, text).into());
+        }
         let host_keys: Vec<_> = lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.fingerprint()).collect();
         if host_keys.is_empty() {
             return Err(Denial::plain(
@@ -67,7 +77,7 @@ impl App {
         }
         let secret = self.random()?;
         let text = TokenText {
-            gateways: vec![join_host_port(&self.bastion.host, self.bastion.port)],
+            gateways: vec![join_host_port(&self.site.bastion.host, self.site.bastion.port)],
             host_keys,
             node: request.node.clone(),
             secret: URL_SAFE_NO_PAD.encode(secret),
@@ -126,7 +136,12 @@ impl App {
         let (app, asked, filled) = (self.clone(), request.clone(), slot.clone());
         let decision = move |ledger: Ledger<'_>| {
             let now = app.now();
-            let decided = decide_join(ledger.directory, &asked, now);
+            let decided = decide_join(ledger.directory, &asked, &app.site.node_networks, now);
+            // Whoever tries tokens that do not exist must not be able to fill the disk with it.
+            if decided.as_ref().is_err_and(|denial| denial.reason == Reason::UnknownToken) {
+                *lock(&filled) = Some(decided);
+                return None;
+            }
             let (actor, outcome, detail, mutations) = match &decided {
                 Ok((hash, node)) => {
                     let actor = Actor::Node { name: asked.node.to_string(), key: node.host_key.fingerprint() };
@@ -172,8 +187,10 @@ impl App {
     /// A host certificate could not be made; the node asks again.
     pub async fn node_hello(self: &Arc<Self>, request: NodeHelloRequest) -> Result<NodeHelloAnswer, AppError> {
         let directory = self.directory();
-        let Some(node) = current(&directory, &request.node) else { return Ok(NodeHelloAnswer::Refused) };
         let now = self.now();
+        let Some(node) = current(&directory, &request.node) else {
+            return Ok(self.goodbye_to(&directory, &request, now));
+        };
         lock(&self.hub).heard(node.id, request.have, Some(request.peer), now);
         self.heard.send_modify(|count| *count += 1);
         // The version counts every change anywhere; what matters is the last one that touched this cluster.
@@ -182,10 +199,25 @@ impl App {
             (Some(have), Some(touched)) if have >= touched => None,
             _ => self.bundle(&directory, node.cluster).await,
         };
-        let half = Duration::from_secs(u64::from(self.certificates.host_ttl.secs()) / 2);
+        let half = Duration::from_secs(u64::from(self.site.certificates.host_ttl.secs()) / 2);
         let due = request.host_certificate_until.is_none_or(|until| Timestamp::from_secs(until) < now.after(half));
+        // A node that says again and again that it has none must not get one each time: each is an audit event.
+        let due = due && lock(&self.hub).may_have_host_certificate(node.id, now);
         let host_certificate = if due { Some(self.host_certificate(node).await?) } else { None };
         Ok(NodeHelloAnswer::Welcome { bundle, host_certificate })
+    }
+
+    /// A node that was removed gets, until it has one, the list that lets nobody in.
+    fn goodbye_to(&self, directory: &Directory, request: &NodeHelloRequest, now: Timestamp) -> NodeHelloAnswer {
+        let gone = directory.gone_node_with_key(&request.node.key).filter(|(node, _)| *node == request.node.node);
+        let Some((node, path)) = gone else { return NodeHelloAnswer::Refused };
+        let version = *lock(&self.farewells).entry(node).or_insert(directory.version());
+        if request.have >= Some(version) {
+            return NodeHelloAnswer::Refused;
+        }
+        let cluster = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let bundle = SignedBundle::sign(&farewell(cluster, version, &self.ca.public(), now), &self.ca.bundle).ok();
+        NodeHelloAnswer::Welcome { bundle, host_certificate: None }
     }
 
     /// A node has installed a bundle, or could not.
@@ -253,19 +285,26 @@ fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> Option<&'d 
     directory.node(identity.node).filter(|node| node.host_key.fingerprint() == identity.key)
 }
 
-fn decide_join(directory: &Directory, request: &JoinRequest, now: Timestamp) -> Result<(TokenHash, Node), Denial> {
+fn decide_join(
+    directory: &Directory,
+    request: &JoinRequest,
+    networks: &NodeNetworks,
+    now: Timestamp,
+) -> Result<(TokenHash, Node), Denial> {
     // One answer for every way in which a token can be wrong: whoever tries tokens learns nothing from it.
-    let refuse = |why: String| {
+    let refusal = |reason, why: String| {
         Denial::told(
-            Reason::Token,
+            reason,
             why,
             "the token is not valid: it may have been used or have expired, or be for another node; ask for a new one \
              (node token)",
         )
     };
-    let secret = URL_SAFE_NO_PAD.decode(&request.secret).map_err(|_| refuse("not a token".into()))?;
+    let unknown = || refusal(Reason::UnknownToken, "an unknown token".into());
+    let refuse = |why: String| refusal(Reason::Token, why);
+    let secret = URL_SAFE_NO_PAD.decode(&request.secret).map_err(|_| unknown())?;
     let hash = TokenHash::of(&secret);
-    let token = directory.token(&hash).ok_or_else(|| refuse("an unknown token".into()))?;
+    let token = directory.token(&hash).ok_or_else(unknown)?;
     if let Some(used) = token.used {
         return Err(refuse(format!("the token was used at {used}")));
     }
@@ -279,6 +318,12 @@ fn decide_join(directory: &Directory, request: &JoinRequest, now: Timestamp) -> 
         return Err(refuse(format!("the token is for {meant}, it was used for {}", request.node)));
     }
     let fingerprint = request.host_key.fingerprint();
+    // Whoever could mint a token could otherwise put another machine in the place of one that people trust.
+    if directory.node_at(&meant).is_some_and(|live| live.host_key != request.host_key) {
+        let text =
+            format!("there is a node {meant} already, with another host key; remove it first: node remove {meant}");
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
     let taken = "this host key is registered already; every machine needs a host key of its own (ssh-keygen -A after \
                  removing the copied ones)";
     if let Some(other) = directory
@@ -294,12 +339,14 @@ fn decide_join(directory: &Directory, request: &JoinRequest, now: Timestamp) -> 
     if directory.key(&fingerprint).is_some() {
         return Err(Denial::told(Reason::Conflict, format!("{fingerprint} is an account's key"), taken));
     }
+    let address = token.address.unwrap_or(request.peer);
+    networks.check(address)?;
     let node = Node {
         id: NodeId(directory.counters().id),
         cluster: token.cluster,
         name: token.node.clone(),
         role: token.role,
-        address: token.address.unwrap_or(request.peer),
+        address,
         port: token.port,
         host_key: request.host_key.clone(),
         enrolled: now,

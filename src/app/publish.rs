@@ -53,10 +53,11 @@ impl App {
         let Some(path) = directory.cluster(cluster).and_then(|cluster| directory.path_of_cluster(cluster)) else {
             return;
         };
+        // Before it is made: if it cannot be, nodes are behind and are shown so, and each of their hellos tries again.
+        let version = directory.version();
+        lock(&self.published).insert(cluster, version);
         match self.bundle(directory, cluster).await {
             Some(bundle) => {
-                let version = directory.version();
-                lock(&self.published).insert(cluster, version);
                 lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle });
             }
             None => tracing::error!(cluster = %path, "the bundle could not be made; nodes keep the last one"),

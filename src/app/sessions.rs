@@ -56,9 +56,10 @@ impl Sessions {
         Some(session)
     }
 
-    /// Forgets all of a gateway; returns how many.
-    pub fn remove_gateway(&mut self, gateway: &str) -> usize {
-        let ids: Vec<SessionId> = self.all.values().filter(|s| s.gateway == gateway).map(|s| s.id.clone()).collect();
+    /// Forgets those of a gateway that are not younger than `until`; returns how many.
+    pub fn remove_gateway(&mut self, gateway: &str, until: Timestamp) -> usize {
+        let its = self.all.values().filter(|session| session.gateway == gateway && session.since <= until);
+        let ids: Vec<SessionId> = its.map(|session| session.id.clone()).collect();
         ids.iter().filter(|id| self.remove(id).is_some()).count()
     }
 
@@ -141,7 +142,12 @@ mod tests {
         sessions.remove(&SessionId::from_bits(2));
         assert!(!sessions.has(AccountId(1), NodeId(2)));
         assert_eq!(sessions.count_to(NodeId(1)), 2);
-        assert_eq!(sessions.remove_gateway("gw1"), 3);
+        let mut young = session(5, 1, 1);
+        young.since = Timestamp::from_secs(100);
+        sessions.insert(young);
+        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(99)), 3);
+        assert_eq!(sessions.remove_gateway("gw2", Timestamp::from_secs(100)), 0);
+        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(100)), 1);
         assert_eq!(sessions.iter().count(), 0);
     }
 }

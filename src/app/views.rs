@@ -282,7 +282,7 @@ impl App {
         self.view(asker, Action::Config, None, |directory, caller, _| {
             let identity = caller.identity();
             Ok(KnownHosts {
-                bastion: self.bastion.clone(),
+                bastion: self.site.bastion.clone(),
                 gateways: lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.clone()).collect(),
                 host_ca: self.ca.host.public_key().clone(),
                 clusters: clusters(directory, caller).into_iter().map(|view| view.cluster).collect(),

@@ -1,7 +1,10 @@
 //! The bundle of a cluster, from what the directory says. The same rule as `policy::open`: a member whose account works.
 
 use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login};
-use crate::domain::{AccountId, AccountState, ClusterId, Directory, Principal, PublicKey, Role, Timestamp, UserName};
+use crate::domain::{
+    AccountId, AccountState, ClusterId, ClusterPath, Directory, Principal, PublicKey, Role, Timestamp, UserName,
+    Version,
+};
 use std::collections::BTreeSet;
 
 /// The public halves of the CA keys.
@@ -11,6 +14,24 @@ pub struct CaPublicKeys {
     pub user: PublicKey,
     /// Signs host certificates.
     pub host: PublicKey,
+}
+
+/// The bundle that lets nobody in: for a node that was removed, or whose cluster was.
+#[must_use]
+pub fn farewell(cluster: ClusterPath, version: Version, ca: &CaPublicKeys, now: Timestamp) -> Bundle {
+    Bundle {
+        format: FORMAT,
+        cluster,
+        version,
+        issued: now,
+        logins: Vec::new(),
+        groups: Vec::new(),
+        shared_logins: Vec::new(),
+        denied_serials: Vec::new(),
+        denied_keys: Vec::new(),
+        user_ca: vec![ca.user.clone()],
+        host_ca: vec![ca.host.clone()],
+    }
 }
 
 /// The bundle of a cluster; none if there is no such cluster (any more).

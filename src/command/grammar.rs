@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// The CA's public keys (operators)
     #[command(subcommand)]
     Ca(ca::Command),
-    /// How everything is (operators)
+    /// How everything is; exit status 1 while no gateway is connected (operators)
     Status,
 }
 

@@ -43,7 +43,10 @@ pub(super) fn config(known: &KnownHosts, identity: Option<&str>) -> Result<Strin
     };
     let identity = identity_lines(identity)?;
     let bastion = &known.bastion;
-    let alias = format!("certgate-{}", bastion.host);
+    let alias = match bastion.port {
+        22 => format!("certgate-{}", bastion.host),
+        port => format!("certgate-{}-{port}", bastion.host),
+    };
     // One directory for each bastion, so that two sites do not share a certificate. No space or quote is in a host.
     let dir = format!("~/.ssh/certgate/{}-{}", bastion.host, bastion.port);
     let mut text = format!(
@@ -94,21 +97,24 @@ fn printf(lines: &[String]) -> String {
 
 /// The script of `Match exec`. Always succeeds where a certificate could not be had: the gateway will say why.
 ///
-/// The certificate's comment is `certgate:SECONDS`, the time of its end, so that no tool has to parse it. One of many
-/// that run at once fetches (`mkdir` is atomic), the others wait for it, at most ten seconds; whoever finds a lock
-/// that is older than that takes it over.
+/// The certificate's comment is `certgate:SECONDS`, the time of its end, so that no tool has to parse it. What a gateway
+/// sent is looked at before it is used: shell arithmetic would run a command in it (bash expands subscripts), so the
+/// seconds are ten digits or nothing, and a new file takes the old one's place only if it is good by the same test. One of
+/// many that run at once fetches (`mkdir` is atomic), the others wait for it, at most ten seconds; who has waited so long
+/// takes over. An interrupted one takes its lock away.
 fn fetch(dir: &str, alias: &str) -> String {
     let good = format!(
-        "good() {{ read -r t b c <cert.pub && test $(date +%%s) -lt $((${{c#certgate:}} - {MARGIN})); }} 2>/dev/null"
+        "good() {{ c=; read -r t b c <$1 || return 1; e=${{c#certgate:}}; case $e in *[!0-9]*) return 1;; \
+         ??????????) ;; *) return 1;; esac; test $(date +%%s) -lt $((e - {MARGIN})); }} 2>/dev/null"
     );
     let get = format!(
         "get() {{ ssh -n -T -o ConnectTimeout=5 -o ServerAliveInterval=5 -o ServerAliveCountMax=2 -o LogLevel=ERROR \
-         {alias} cert >new.$$ 2>err.$$ && mv -f new.$$ cert.pub || cat err.$$ >&2; rm -f new.$$ err.$$; }}"
+         {alias} cert >new.$$ 2>err.$$ && good new.$$ && mv -f new.$$ cert.pub || cat err.$$ >&2; rm -f new.$$ err.$$; }}"
     );
     let script = format!(
-        "umask 077; mkdir -p {dir} && cd {dir} || exit 0; {good}; {get}; good && exit 0; n=0; \
-         until mkdir lock 2>/dev/null; do n=$((n+1)); test $n -gt 100 && break; sleep 0.1; good && exit 0; done; \
-         good || get; rmdir lock 2>/dev/null; exit 0"
+        "umask 077; mkdir -p {dir} && cd {dir} || exit 0; {good}; {get}; good cert.pub && exit 0; n=0; \
+         until mkdir lock 2>/dev/null; do n=$((n+1)); test $n -gt 100 && break; sleep 0.1; good cert.pub && exit 0; \
+         done; trap : INT TERM HUP; good cert.pub || get; rmdir lock 2>/dev/null; exit 0"
     );
     format!("exec sh -c '{script}'")
 }
@@ -165,6 +171,77 @@ mod tests {
         assert!(config(&known(), Some("~/.ssh/work key")).unwrap().contains("IdentityFile \"~/.ssh/work key\""));
         for bad in ["", "-x", "a\"\n    ProxyCommand evil", "a\nb", "$(x)", "%d/x"] {
             assert!(config(&known(), Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    /// Runs the script as ssh does, with an `ssh` that prints `sent`; returns what it said.
+    fn run(shell: &[&str], dir: &std::path::Path, sent: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let bin = dir.join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(bin.join("sent"), sent).unwrap();
+        let fake = format!("#!/bin/sh\necho asked >>{0}/asked\ncat {0}/sent\necho why >&2\n", bin.display());
+        std::fs::write(bin.join("ssh"), fake).unwrap();
+        std::fs::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // What ssh makes of it: `%%` is `%`, and the whole goes to the user's shell.
+        let script = fetch(&dir.join("state").display().to_string(), "alias").replace("%%", "%");
+        let script = script.replacen("exec sh", &format!("exec {}", shell.join(" ")), 1);
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let output = std::process::Command::new("sh").arg("-c").arg(script).env("PATH", path).output().unwrap();
+        assert!(output.status.success());
+        assert!(output.stdout.is_empty());
+        let left: Vec<_> = std::fs::read_dir(dir.join("state")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name == "cert.pub"), "left behind: {left:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn asked(dir: &std::path::Path) -> usize {
+        std::fs::read_to_string(dir.join("bin/asked")).unwrap_or_default().lines().count()
+    }
+
+    #[test]
+    fn a_certificate_is_fetched_once_and_used_until_it_ends() {
+        for shell in [&["sh"][..], &["bash", "--posix"], &["bash"]] {
+            let dir = tempfile::tempdir().unwrap();
+            let cert = dir.path().join("state/cert.pub");
+            assert_eq!(run(shell, dir.path(), "type base64 certgate:9999999999\n"), "", "{shell:?}");
+            assert_eq!(run(shell, dir.path(), "another certgate:9999999999\n"), "");
+            assert_eq!(
+                (asked(dir.path()), std::fs::read_to_string(&cert).unwrap().as_str()),
+                (1, "type base64 certgate:9999999999\n")
+            );
+            std::fs::write(&cert, "type base64 certgate:1000000000\n").unwrap();
+            assert_eq!(run(shell, dir.path(), "type newer certgate:9999999999\n"), "");
+            assert_eq!(asked(dir.path()), 2);
+        }
+    }
+
+    /// A gateway that was taken over must get nothing on the machines of those who connect through it.
+    #[test]
+    fn nothing_that_a_gateway_sends_is_run() {
+        for shell in [&["sh"][..], &["bash", "--posix"], &["bash"]] {
+            let dir = tempfile::tempdir().unwrap();
+            let marker = dir.path().join("ran");
+            let touch = format!("$(touch${{IFS}}{})", marker.display());
+            for sent in [
+                format!("t b x[{touch}]\n"),
+                format!("t b certgate:x[{touch}]\n"),
+                format!("t b certgate:{touch}\n"),
+                format!("t b certgate:`touch {}`\n", marker.display()),
+                format!("t b certgate:9999999999[{touch}]\n"),
+                "t b certgate:99999999999\n".into(),
+                "t b certgate:\n".into(),
+                "t b\n".into(),
+                String::new(),
+            ] {
+                assert!(run(shell, dir.path(), &sent).contains("why"), "{sent:?} was taken");
+                assert!(!dir.path().join("state/cert.pub").exists(), "{sent:?} was kept");
+                // Nor from a file that is there already.
+                std::fs::write(dir.path().join("state/cert.pub"), &sent).unwrap();
+                run(shell, dir.path(), &sent);
+                std::fs::remove_file(dir.path().join("state/cert.pub")).unwrap();
+                assert!(!marker.exists(), "{shell:?} ran {sent:?}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::server::{Allowed, serve_admin, serve_gateway},
-    app::App,
+    app::{App, Site},
     ca::CaKeys,
     store::SqliteStore,
 };
@@ -57,20 +57,32 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     }
     let keys = CaKeys::load(&config.state_dir, &database)?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-    let app = App::start(Arc::new(store), keys, config.bastion, config.certificates, clock, entropy).await?;
+    let site = Site { bastion: config.bastion, certificates: config.certificates, node_networks: config.node_networks };
+    let app = App::start(Arc::new(store), keys, site, clock, entropy).await?;
 
     let admin = listen(&config.admin_socket, &operators)?;
     let gateway = listen(&config.gateway_socket, &gateway_users)?;
-    let publishing = tokio::spawn(app.clone().publish(committed));
+    let mut publishing = tokio::spawn(app.clone().publish(committed));
     let admin = tokio::spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     let gateway = tokio::spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
     tracing::info!(state_dir = %config.state_dir.display(), version = %app.directory().version(), "the authority is ready");
     ready();
 
+    // Without the one that acts on changes a removal would be a promise that nobody keeps: better to stop, and be
+    // started again, when every gateway and node says what it has.
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = &mut publishing => Some(ended),
+    };
+    stop.cancel();
     let (admin, gateway) = tokio::join!(admin, gateway);
+    publishing.abort();
     admin?;
     gateway?;
-    publishing.abort();
+    if let Some(ended) = failed {
+        ended?;
+        return Err("what acts on changes has ended".into());
+    }
     for socket in [&config.admin_socket, &config.gateway_socket] {
         let _ = std::fs::remove_file(socket);
     }

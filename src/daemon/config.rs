@@ -1,6 +1,9 @@
 //! Configuration files: read once, checked once, refused with the line that is wrong.
 
-use crate::{app::Bastion, policy::CertificateSettings};
+use crate::{
+    app::Bastion,
+    policy::{CertificateSettings, NodeNetworks},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -52,6 +55,9 @@ pub struct AuthorityConfig {
     pub operators: Vec<String>,
     /// What people and nodes are told about where to connect.
     pub bastion: Bastion,
+    /// Where nodes may be.
+    #[serde(default)]
+    pub node_networks: NodeNetworks,
     /// The rules for certificates.
     #[serde(default)]
     pub certificates: CertificateSettings,

@@ -61,6 +61,7 @@ pub struct Directory {
     cluster_nodes: OrdSet<(ClusterId, NodeId)>,
     node_names: OrdMap<(ClusterId, NodeName), NodeId>,
     node_keys: OrdMap<Fingerprint, NodeId>,
+    gone_nodes: OrdMap<Fingerprint, (NodeId, NodePath)>,
     tokens: OrdMap<TokenHash, Arc<JoinToken>>,
     members: OrdMap<(ProjectId, AccountId), Arc<Membership>>,
     account_projects: OrdSet<(AccountId, ProjectId)>,
@@ -92,6 +93,7 @@ impl Default for Directory {
             cluster_nodes: OrdSet::new(),
             node_names: OrdMap::new(),
             node_keys: OrdMap::new(),
+            gone_nodes: OrdMap::new(),
             tokens: OrdMap::new(),
             members: OrdMap::new(),
             account_projects: OrdSet::new(),
@@ -303,6 +305,12 @@ impl Directory {
     #[must_use]
     pub fn node_with_key(&self, key: &Fingerprint) -> Option<&Arc<Node>> {
         self.nodes.get(self.node_keys.get(key)?)
+    }
+
+    /// The node that had this host key and was removed: it has to be told that nobody may log in there any more.
+    #[must_use]
+    pub fn gone_node_with_key(&self, key: &Fingerprint) -> Option<(NodeId, &NodePath)> {
+        self.gone_nodes.get(key).map(|(node, path)| (*node, path))
     }
 
     /// The nodes of a cluster, by number.

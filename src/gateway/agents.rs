@@ -20,14 +20,21 @@ use russh::{ChannelWriteHalf, Disconnect, server::Msg};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 
 /// The longest line that a node may send.
 const MAX_LINE: usize = 64 * 1024;
 
 /// Answers that may wait for an agent to read them.
 const ANSWERS: usize = 8;
+
+/// How long a machine that has joined may take to read the answer and close.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The agents that are connected: one for each node, the newest.
 #[derive(Default)]
@@ -87,6 +94,7 @@ pub(super) struct Agent<A> {
 /// Serves an agent until either side ends it.
 pub(super) async fn serve<A: Authority>(agent: Agent<A>, identity: Identity, _served: Served) {
     let Agent { shared, connection, channel, inlet } = agent;
+    let joining = matches!(identity, Identity::Joining(_));
     let lines = Lines { inlet: &inlet, rest: Vec::new() };
     let work = async {
         match identity {
@@ -109,6 +117,14 @@ pub(super) async fn serve<A: Authority>(agent: Agent<A>, identity: Identity, _se
             let _ = channel.exit_status(0).await;
             let _ = channel.close().await;
         } => {}
+    }
+    if joining {
+        // It has no other business here. A machine that has read its answer closes by itself.
+        tokio::select! {
+            () = connection.over.cancelled() => {}
+            () = sleep(FAREWELL) => {}
+        }
+        connection.end(Disconnect::ByApplication, "one token for one connection");
     }
 }
 

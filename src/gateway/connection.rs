@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub(super) forwards: CancellationToken,
     /// Cancelled when it is over: whoever waits on its behalf stops waiting.
     pub(super) over: CancellationToken,
-    /// Cancelled at authentication.
+    /// Cancelled at authentication, unless it is that of a machine that joins: the login deadline goes on for it.
     pub(super) authenticated: CancellationToken,
     /// Cancelled when the session loop has begun to close.
     closing: CancellationToken,
@@ -118,7 +118,7 @@ impl Connection {
     }
 }
 
-/// Text of the authority on its way into one line of somebody's terminal.
+/// Text of others on its way into one line: of somebody's terminal, or of the log.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(1024).collect()
 }

@@ -44,6 +44,8 @@ pub(super) struct Handler<A> {
     identity: Option<Identity>,
     channels: Arc<Channels>,
     opened: u32,
+    /// A token may have been sent: the one that a connection may send.
+    join_started: bool,
     commands: Arc<Semaphore>,
 }
 
@@ -51,7 +53,16 @@ impl<A: Authority> Handler<A> {
     /// For a connection that has just been accepted.
     pub(super) fn new(shared: Arc<Shared<A>>, connection: Arc<Connection>) -> Self {
         let commands = Arc::new(Semaphore::new(shared.config.limits.commands));
-        Self { shared, connection, attempts: 0, identity: None, channels: Arc::default(), opened: 0, commands }
+        Self {
+            shared,
+            connection,
+            attempts: 0,
+            identity: None,
+            channels: Arc::default(),
+            opened: 0,
+            join_started: false,
+            commands,
+        }
     }
 
     /// Counts what russh does not: offers that were answered 'yes, sign'. False when there were too many.
@@ -121,7 +132,8 @@ impl<A: Authority> Handler<A> {
             connection: self.connection.clone(),
             credential,
             user,
-            line: line.to_vec(),
+            // One byte more than is permitted shows that it is too long; the rest need not wait for its turn.
+            line: line.iter().copied().take(self.shared.config.limits.command_line.saturating_add(1)).collect(),
             channel,
             inlet,
             terminal,
@@ -131,9 +143,12 @@ impl<A: Authority> Handler<A> {
         true
     }
 
-    fn start_agent(&self, id: ChannelId) -> bool {
+    fn start_agent(&mut self, id: ChannelId) -> bool {
         let identity = match &self.identity {
-            Some(identity @ (Identity::Node(_) | Identity::Joining(_))) => identity.clone(),
+            Some(identity @ Identity::Node(_)) => identity.clone(),
+            // Whoever guesses tokens begins with a new handshake for each.
+            Some(identity @ Identity::Joining(_)) if !self.join_started => identity.clone(),
+            Some(Identity::Joining(_)) => return false,
             Some(Identity::Account { .. }) | None => return false,
         };
         let started = self.channels.with(id, |entry| {
@@ -142,6 +157,7 @@ impl<A: Authority> Handler<A> {
             Some((channel, entry.inlet.clone()))
         });
         let Some((channel, inlet)) = started.flatten() else { return false };
+        self.join_started = matches!(identity, Identity::Joining(_));
         let agent = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
         tokio::spawn(agents::serve(agent, identity, self.served(id)));
         true
@@ -217,7 +233,10 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {
-        self.connection.authenticated.cancel();
+        // Any key at all may join: until it has, it is nobody, and neither its place nor its time is longer than that.
+        if !matches!(self.identity, Some(Identity::Joining(_))) {
+            self.connection.authenticated.cancel();
+        }
         Ok(())
     }
 

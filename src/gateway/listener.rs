@@ -1,6 +1,11 @@
 //! Accepting connections, within bounds: how many, from where, and how long until they have authenticated.
 
-use super::{Limits, Shared, connection::Connection, handler::Handler, lock};
+use super::{
+    Limits, Shared,
+    connection::{Connection, one_line},
+    handler::Handler,
+    lock,
+};
 use crate::app::authority::Authority;
 use futures_util::future::join_all;
 use russh::{Disconnect, server::run_stream};
@@ -98,7 +103,7 @@ async fn serve<A: Authority>(
     let mut session = match started {
         Ok(session) => session,
         Err(error) => {
-            tracing::debug!(connection = %connection.id, %peer, action = "login", outcome = %error);
+            tracing::debug!(connection = %connection.id, %peer, action = "login", outcome = one_line(&error.to_string()));
             return;
         }
     };
@@ -134,7 +139,11 @@ async fn serve<A: Authority>(
     connection.over.cancel();
     match outcome {
         Ok(()) => tracing::info!(connection = %connection.id, %peer, action = "connection", outcome = "closed"),
-        Err(error) => tracing::info!(connection = %connection.id, %peer, action = "connection", outcome = %error),
+        // It may quote what the peer has sent, at any length.
+        Err(error) => {
+            let outcome = one_line(&error.to_string());
+            tracing::info!(connection = %connection.id, %peer, action = "connection", outcome);
+        }
     }
 }
 

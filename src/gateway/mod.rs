@@ -33,10 +33,15 @@ use crate::{
 };
 use forward::ForwardHandle;
 use registry::Registry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
+    task::JoinHandle,
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +52,9 @@ use tokio_util::sync::CancellationToken;
 /// by counting markers in the packet (`check_cert_nesting`); this stack is the second line, should that count ever be
 /// evaded by a packet of 256 kB, the largest. Stacks are reserved, not committed: a thread uses what it touches.
 pub const THREAD_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// The pause before a task that panicked begins anew.
+const AFTER_A_FAULT: Duration = Duration::from_millis(200);
 
 /// Where random numbers come from: each call gives 128 fresh bits from the system's generator.
 pub type Random = Arc<dyn Fn() -> u128 + Send + Sync>;
@@ -111,11 +119,18 @@ impl<A: Authority> Gateway<A> {
 
     /// Serves until `shutdown`; then ends every connection, saying so to each, and returns.
     pub async fn serve(self, listeners: Vec<TcpListener>, shutdown: CancellationToken) {
-        let events = tokio::spawn(events::follow(self.0.clone(), shutdown.clone()));
-        let closer = tokio::spawn(events::report_closed(self.0.clone(), shutdown.clone()));
-        listener::accept_all(self.0, listeners, shutdown).await;
-        // Both stop with `shutdown`; a panic in one of them has been reported by the runtime already.
-        let _ = tokio::join!(events, closer);
+        let shared = self.0;
+        let events = always("events", || tokio::spawn(events::follow(shared.clone(), shutdown.clone())));
+        let closer = always("reports", || tokio::spawn(events::report_closed(shared.clone(), shutdown.clone())));
+        tokio::join!(events, closer, listener::accept_all(shared.clone(), listeners, shutdown.clone()));
+    }
+}
+
+/// Begins a task anew when it panics, until it returns: without the events, nothing that the authority ends would end.
+async fn always(action: &str, begin: impl Fn() -> JoinHandle<()>) {
+    while begin().await.is_err() {
+        tracing::error!(action, outcome = "a fault in the gateway: beginning anew");
+        sleep(AFTER_A_FAULT).await;
     }
 }
 

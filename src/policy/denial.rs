@@ -58,8 +58,10 @@ pub enum Reason {
     CertificateRecord,
     /// The certificate cannot be read.
     CertificateFormat,
-    /// A join token that is unknown, used, expired or for another node.
+    /// A join token that is used, expired or for another node.
     Token,
+    /// A join token that was never given out.
+    UnknownToken,
 }
 
 impl Reason {
@@ -92,6 +94,7 @@ impl Reason {
             Self::CertificateRecord => "certificate-record",
             Self::CertificateFormat => "certificate-format",
             Self::Token => "token",
+            Self::UnknownToken => "unknown-token",
         }
     }
 }

@@ -8,6 +8,7 @@ mod certificate;
 mod denial;
 mod identity;
 mod issue;
+mod networks;
 mod open;
 mod permission;
 
@@ -15,6 +16,7 @@ pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificat
 pub use denial::{Denial, Reason};
 pub use identity::{Identity, Scope, identify, recognize};
 pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
+pub use networks::NodeNetworks;
 pub use open::{OpenPermit, OpenTarget, open, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, authorize};
 

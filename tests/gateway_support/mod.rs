@@ -5,18 +5,19 @@ use certgate::{
         authority::{Authority, EventStream, Unreachable},
         protocol::*,
     },
+    bundle::SignedBundle,
     domain::{AccountId, Fingerprint, NodeId, SessionId},
     gateway::{Config, Gateway, Limits},
 };
 use serde::de::DeserializeOwned;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +42,15 @@ pub struct Fake {
     pub hold_open: Mutex<Option<Arc<Notify>>>,
     pub events: Mutex<Option<mpsc::UnboundedSender<Event>>>,
     pub asked_to_open: AtomicUsize,
+    /// The nodes, by host key (wire format, base64).
+    pub nodes: Mutex<HashMap<String, NodeIdentity>>,
+    pub joins: Mutex<Vec<JoinRequest>>,
+    pub receipts: Mutex<Vec<NodeReceiptRequest>>,
+    /// What a node that says hello gets.
+    pub bundle: Mutex<Option<SignedBundle>>,
+    /// The next command panics; the next event does.
+    pub panic_in_command: AtomicBool,
+    pub panic_in_events: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -62,6 +72,8 @@ impl Fake {
                 let (Presented::Key(wire) | Presented::Certificate(wire)) = &request.presented;
                 write(if request.joining {
                     AuthenticateAnswer::Joining
+                } else if let Some(node) = self.nodes.lock().unwrap().get(wire) {
+                    AuthenticateAnswer::Node(node.clone())
                 } else if self.known.lock().unwrap().contains(wire) {
                     AuthenticateAnswer::Account {
                         credential: Credential {
@@ -76,6 +88,7 @@ impl Fake {
                 })
             }
             "/v1/command" => {
+                assert!(!self.panic_in_command.swap(false, Ordering::SeqCst), "as the test wants it");
                 let request: CommandRequest = read(request);
                 self.commands.lock().unwrap().push(request.clone());
                 let output =
@@ -106,7 +119,18 @@ impl Fake {
                 self.closed.lock().unwrap().extend(request.sessions);
                 write(Done {})
             }
-            "/v1/node/join" => write(JoinAnswer::Refused { message: "no such token".into() }),
+            "/v1/node/join" => {
+                self.joins.lock().unwrap().push(read(request));
+                write(JoinAnswer::Refused { message: "no such token".into() })
+            }
+            "/v1/node/hello" => {
+                let bundle = self.bundle.lock().unwrap().clone();
+                write(NodeHelloAnswer::Welcome { bundle, host_certificate: None })
+            }
+            "/v1/node/receipt" => {
+                self.receipts.lock().unwrap().push(read(request));
+                write(Done {})
+            }
             other => panic!("not asked here: {other}"),
         }
     }
@@ -140,15 +164,17 @@ impl Authority for Fake {
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(Event::Ready).unwrap();
         *self.events.lock().unwrap() = Some(sender);
-        Ok(Stream(receiver))
+        Ok(Stream(receiver, self.panic_in_events.clone()))
     }
 }
 
-pub struct Stream(mpsc::UnboundedReceiver<Event>);
+pub struct Stream(mpsc::UnboundedReceiver<Event>, Arc<AtomicBool>);
 
 impl EventStream for Stream {
     async fn next(&mut self) -> Result<Event, Unreachable> {
-        self.0.recv().await.ok_or_else(|| Unreachable("the stream ended".into()))
+        let event = self.0.recv().await;
+        assert!(!self.1.swap(false, Ordering::SeqCst), "as the test wants it");
+        event.ok_or_else(|| Unreachable("the stream ended".into()))
     }
 }
 

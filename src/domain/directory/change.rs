@@ -252,12 +252,15 @@ impl Directory {
         }
         self.cluster_nodes.insert((node.cluster, node.id));
         self.node_names.insert((node.cluster, node.name.clone()), node.id);
+        self.gone_nodes.remove(&node.host_key.fingerprint());
         fresh(self.node_keys.insert(node.host_key.fingerprint(), node.id), "host key taken")?;
         fresh(self.nodes.insert(node.id, Arc::new(node.clone())), "node number taken")
     }
 
     fn remove_node(&mut self, node: NodeId) -> Result<(), Inconsistent> {
         let node = self.nodes.remove(&node).ok_or(Inconsistent("no such node"))?;
+        let path = self.path_of_node(&node).ok_or(Inconsistent("a node without a cluster"))?;
+        self.gone_nodes.insert(node.host_key.fingerprint(), (node.id, path));
         self.cluster_nodes.remove(&(node.cluster, node.id));
         self.node_names.remove(&(node.cluster, node.name.clone()));
         self.node_keys.remove(&node.host_key.fingerprint());
