@@ -1,0 +1,96 @@
+//! Who gets in, on real OpenSSH: what else takes access away than a removal, what a certificate is not good for, and
+//! that neither an impostor nor a crowd disturbs. The main stories are in `e2e.rs`.
+
+// A test that meets an error has failed; clippy knows that of test functions, but not of what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{BASTION, HOST, NODE, NODE_ADDRESS, Site, eventually};
+
+#[test]
+fn many_connections_at_once_share_one_certificate() {
+    let site = Site::with_user1_at_work();
+    let issued = || site.operator_json("certificate list --json").as_array().unwrap().len();
+    let before = issued();
+    let all = site.user1(&format!("for i in $(seq 8); do ssh {NODE} hostname & done; wait"));
+    assert_eq!((all.stdout.as_str(), all.stderr.as_str()), (format!("{NODE}\n").repeat(8).as_str(), ""));
+    assert_eq!(issued(), before + 1);
+}
+
+#[test]
+fn a_suspended_account_and_a_removed_key_are_refused_like_somebody_removed() {
+    let site = Site::with_user1_at_work();
+    let mut session = site.begin("session", &format!("ssh -tt {NODE} 'echo connected; exec sleep 1000'"));
+    session.says("connected");
+    site.user1(&format!("ssh {HOST} cert --ttl 30m >kept.pub")).ok();
+    assert_eq!(site.user1_dials(NODE_ADDRESS).ok(), format!("{NODE}\n"));
+
+    site.operator("user suspend user1@acme.example").ok();
+    session.ends();
+    assert!(session.said().contains("suspended"), "{}", session.said());
+    site.in_force(NODE);
+    site.user1_dials(NODE_ADDRESS).refused("Permission denied");
+    site.user1(&format!("ssh {HOST} cert")).refused("suspended");
+
+    site.operator("user resume user1@acme.example").ok();
+    site.in_force(NODE);
+    assert_eq!(site.user1_dials(NODE_ADDRESS).ok(), format!("{NODE}\n"));
+
+    let mut session = site.begin("another", &format!("ssh -tt {NODE} 'echo connected; exec sleep 1000'"));
+    session.says("connected");
+    let fingerprint = site.user1("ssh-keygen -lf .ssh/id_ed25519.pub | cut -d ' ' -f 2").ok();
+    site.operator(&format!("key remove {} --account user1@acme.example --yes", fingerprint.trim())).ok();
+    session.ends();
+    site.in_force(NODE);
+    site.user1_dials(NODE_ADDRESS).refused("Permission denied");
+    site.user1(&format!("ssh {HOST} cert")).refused("Permission denied");
+}
+
+#[test]
+fn a_removal_while_no_gateway_is_up_reaches_the_node_when_one_is() {
+    let site = Site::with_user1_at_work();
+    site.user1(&format!("ssh {HOST} cert >kept.pub")).ok();
+    site.signal(BASTION, "gateway", "TERM");
+    site.operator("member remove acme/ml-training user1@acme.example --yes").ok();
+    // The node cannot know yet; the certificate's lifetime is the bound.
+    assert_eq!(site.user1_dials(NODE_ADDRESS).ok(), format!("{NODE}\n"));
+    site.start_gateway();
+    site.in_force(NODE);
+    site.user1_dials(NODE_ADDRESS).refused("Permission denied");
+}
+
+#[test]
+fn a_certificate_opens_its_own_login_in_its_own_cluster_only() {
+    let mut site = Site::with_user1_at_work();
+    site.operator("cluster create acme/ml-training h100-cluster-2 --kind slurm").ok();
+    let other = "login-0.h100-cluster-2.acme";
+    site.enrol(other, "127.10.1.2");
+    let dials = |to: &str| {
+        site.user1(&format!(
+            "ssh -F none -i .ssh/id_ed25519 -o CertificateFile=kept.pub -o IdentitiesOnly=yes -o BatchMode=yes \
+             -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null {to} hostname"
+        ))
+    };
+    site.user1(&format!("ssh {HOST} cert >kept.pub")).ok();
+    assert_eq!(dials("user1@127.10.1.1").ok(), format!("{NODE}\n"));
+    assert_eq!(dials("user1@127.10.1.2").ok(), format!("{other}\n"));
+    for login in ["root", "admin1", "nobody"] {
+        dials(&format!("{login}@127.10.1.1")).refused("Permission denied");
+    }
+    site.user1(&format!("ssh {HOST} cert --cluster h100-cluster-2.acme >kept.pub")).ok();
+    assert_eq!(dials("user1@127.10.1.2").ok(), format!("{other}\n"));
+    dials("user1@127.10.1.1").refused("Permission denied");
+}
+
+#[test]
+fn an_impostor_at_a_nodes_address_is_not_trusted() {
+    let site = Site::with_user1_at_work();
+    assert_eq!(site.user1(&format!("ssh {NODE} hostname")).ok(), format!("{NODE}\n"));
+    let key = "/etc/ssh/ssh_host_ed25519_key";
+    let swap = format!("rm {key} {key}.pub && ssh-keygen -q -t ed25519 -N '' -f {key} && reload-sshd");
+    site.run(NODE, "root", &swap).ok();
+    eventually("sshd has the other key, and ssh refuses it", || {
+        site.user1(&format!("ssh {NODE} hostname")).stderr.contains("Host key verification failed")
+    });
+}
