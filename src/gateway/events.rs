@@ -5,7 +5,6 @@ use crate::app::{
     authority::{Authority, EventStream},
     protocol::{Closed, ClosedRequest, Event, Hello, PING_SECS},
 };
-use russh::Disconnect;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +57,7 @@ async fn lost<A: Authority>(shared: &Shared<A>, heard: Instant) {
     let ended = shared.registry().end_all(LOST);
     tracing::warn!(action = "events", outcome = "the authority is lost", ended = ended.len());
     for handle in ended {
-        end_connection(&handle, LOST);
+        handle.end_with_connection(LOST);
     }
 }
 
@@ -116,7 +115,7 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
                 }
                 End::Connection(handle) => {
                     log_end(&handle, &session.to_string(), &reason);
-                    end_connection(&handle, &reason);
+                    handle.end_with_connection(&reason);
                 }
             }
         }
@@ -133,11 +132,6 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
 
 fn log_end(handle: &ForwardHandle, session: &str, reason: &str) {
     tracing::info!(connection = %handle.connection.id, peer = %handle.connection.peer, session, action = "end", outcome = reason);
-}
-
-fn end_connection(handle: &ForwardHandle, reason: &str) {
-    handle.end(reason);
-    handle.connection.end(Disconnect::ByApplication, reason);
 }
 
 /// Reports ended forwards until `shutdown`, gathered into few calls. What cannot be reported is tried again; an

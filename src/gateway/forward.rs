@@ -20,7 +20,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use russh::{
-    Channel, ChannelOpenFailure, ChannelWriteHalf,
+    Channel, ChannelOpenFailure, ChannelWriteHalf, Disconnect,
     server::{ChannelOpenHandle, Msg},
 };
 use std::{
@@ -70,9 +70,19 @@ impl ForwardHandle {
 
     /// Ends it.
     pub(super) fn end(&self, reason: &str) {
+        self.because(reason);
+        self.abort.cancel();
+    }
+
+    /// Ends it together with its connection. The connection comes first: see [`Connection::ending`].
+    pub(super) fn end_with_connection(&self, reason: &str) {
+        self.because(reason);
+        self.connection.end(Disconnect::ByApplication, reason);
+    }
+
+    fn because(&self, reason: &str) {
         // The first reason stands.
         let _ = self.reason.set(one_line(reason));
-        self.abort.cancel();
     }
 
     fn reason(&self) -> String {
