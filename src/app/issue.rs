@@ -85,8 +85,7 @@ impl App {
         let filled = slot.clone();
         let decision = move |ledger: crate::store::Ledger<'_>| {
             let now = app.now();
-            // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'. A host
-            // certificate ends with its node.
+            // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'.
             let decided = issue_host(ledger.directory, &node, &app.site.certificates, Serial(0), now);
             let event = app.node_event(ledger.directory, &node, "host-certificate.issue", &decided, now);
             *lock(&filled) = Some(decided);
