@@ -2,213 +2,24 @@
 //! changes. The sockets and the SSH around it are tested with the real programs in `e2e.rs`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod authority_support;
+
+use authority_support::{PEER, World, key, next, next_end, output};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use certgate::{
     app::{
-        App, Asker, Bastion, Clock, Entropy, NoEntropy, Site, Stream,
+        Asker,
         protocol::{
-            AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, Hello, JoinAnswer, JoinRequest,
-            NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest, OpenAnswer, OpenRequest, OpenSession,
-            Output, Presented, Terminal,
+            AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, JoinAnswer, JoinRequest,
+            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Terminal,
         },
         token::TokenText,
     },
-    ca::CaKeys,
     command::{self, Invocation},
-    domain::{PublicKey, SessionId, Timestamp},
-    policy::{CertificateSettings, NodeNetworks},
-    store::MemoryStore,
+    domain::SessionId,
 };
-use ed25519_dalek::SigningKey;
-use ssh_key::public::{Ed25519PublicKey, KeyData};
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-/// A clock that stands still until it is moved.
-struct Hands(AtomicU64);
-
-impl Clock for Hands {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// Different bytes every time.
-struct Counter(AtomicU64);
-
-impl Entropy for Counter {
-    fn fill(&self, buffer: &mut [u8]) -> Result<(), NoEntropy> {
-        let seed = self.0.fetch_add(1, Ordering::SeqCst);
-        buffer.iter_mut().zip(seed.to_le_bytes().into_iter().cycle()).for_each(|(to, from)| *to = from);
-        Ok(())
-    }
-}
-
-struct World {
-    app: Arc<App>,
-    clock: Arc<Hands>,
-    _keys: tempfile::TempDir,
-}
-
-const PEER: &str = "198.51.100.7";
-
-fn key(number: u8) -> PublicKey {
-    let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
-    PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
-}
-
-impl World {
-    async fn new() -> Self {
-        let keys = tempfile::tempdir().unwrap();
-        CaKeys::make(keys.path()).unwrap();
-        let ca = CaKeys::load(keys.path(), keys.path()).unwrap();
-        let (commits, committed) = tokio::sync::mpsc::unbounded_channel();
-        let clock = Arc::new(Hands(AtomicU64::new(1_800_000_000_000)));
-        let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
-        let store = Arc::new(MemoryStore::new(commits));
-        let entropy = Arc::new(Counter(AtomicU64::new(1)));
-        let site =
-            Site { bastion, certificates: CertificateSettings::default(), node_networks: NodeNetworks::default() };
-        let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
-        tokio::spawn(app.clone().publish(committed));
-        Self { app, clock, _keys: keys }
-    }
-
-    /// The story's organization: admin1 (key 1) is admin and user1 (key 2) member of `acme/ml` with cluster `h100`;
-    /// user2 (key 3) is in nothing.
-    async fn story() -> Self {
-        let world = Self::new().await;
-        world.operator("org create acme").await;
-        for (number, name) in [(1, "admin1"), (2, "user1"), (3, "user2")] {
-            let line = format!("user create {name}@acme.example --org acme --name {name} --key '{}'", key(number));
-            world.operator(&line).await;
-        }
-        world.operator("project create acme/ml --admin admin1@acme.example").await;
-        world.operator("cluster create acme/ml h100").await;
-        world.operator("member add acme/ml user1@acme.example").await;
-        world
-    }
-
-    fn pass(&self, time: Duration) {
-        self.clock.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
-    }
-
-    async fn answer(
-        &self,
-        asker: &Asker,
-        line: &str,
-        terminal: Option<Terminal>,
-        input: Option<&str>,
-    ) -> CommandAnswer {
-        command::run_line(&self.app, asker, line, terminal, input.map(str::to_owned)).await
-    }
-
-    async fn operator(&self, line: &str) -> Output {
-        let output = output(self.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
-        assert_eq!(output.exit, 0, "{line}: {}", output.stderr);
-        output
-    }
-
-    async fn refused_operator(&self, line: &str) -> String {
-        let output = output(self.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
-        assert_eq!((output.exit, output.stdout.as_str()), (1, ""), "{line}: {}", output.stderr);
-        output.stderr
-    }
-
-    async fn credential(&self, number: u8) -> Credential {
-        let request = AuthenticateRequest {
-            connection: "c1".into(),
-            peer: PEER.parse().unwrap(),
-            presented: Presented::Key(STANDARD.encode(key(number).to_wire())),
-            joining: false,
-        };
-        match self.app.authenticate(request).await {
-            AuthenticateAnswer::Account { credential, .. } => credential,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn asker(&self, number: u8) -> Asker {
-        let credential = self.credential(number).await;
-        Asker::Account { credential, peer: PEER.parse().unwrap(), connection: "c1".into() }
-    }
-
-    async fn user(&self, number: u8, line: &str) -> Output {
-        output(self.answer(&self.asker(number).await, line, None, None).await)
-    }
-
-    fn gateway(&self, sessions: Vec<OpenSession>) -> Stream {
-        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions })
-    }
-
-    async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {
-        let request = OpenRequest {
-            gateway: "gw1".into(),
-            connection: format!("c{session}"),
-            peer: PEER.parse().unwrap(),
-            credential: self.credential(number).await,
-            session: SessionId::from_bits(session),
-            host: host.into(),
-            port: 22,
-        };
-        match self.app.open(request).await {
-            OpenAnswer::Permit(permit) => Ok(permit.session),
-            OpenAnswer::Refused { message } => Err(message),
-        }
-    }
-
-    async fn token(&self, node: &str) -> TokenText {
-        self.operator(&format!("node token {node} --address 192.0.2.7 --port 2201")).await.stdout.parse().unwrap()
-    }
-
-    async fn join(&self, token: &TokenText, number: u8, node: &str) -> JoinAnswer {
-        let request = JoinRequest {
-            connection: "j".into(),
-            peer: PEER.parse::<IpAddr>().unwrap(),
-            host_key: key(number),
-            secret: token.secret.clone(),
-            node: node.parse().unwrap(),
-        };
-        self.app.join(request).await
-    }
-
-    async fn node(&self, name: &str, number: u8) -> NodeIdentity {
-        let token = self.token(name).await;
-        match self.join(&token, number, name).await {
-            JoinAnswer::Joined(joined) => {
-                NodeIdentity { node: joined.node_id, key: key(number).fingerprint(), path: joined.node }
-            }
-            JoinAnswer::Refused { message } => panic!("{message}"),
-        }
-    }
-}
-
-fn output(answer: CommandAnswer) -> Output {
-    match answer {
-        CommandAnswer::Output(output) => output,
-        CommandAnswer::Input { prompt, .. } => panic!("asked for input: {prompt}"),
-    }
-}
-
-async fn next(stream: &mut Stream) -> Event {
-    // Generous: it only bounds how long a failing test hangs.
-    tokio::time::timeout(Duration::from_secs(20), stream.events.recv()).await.unwrap().unwrap()
-}
-
-/// Events until an end of a session, which is returned; bundles may come before or after.
-async fn next_end(stream: &mut Stream) -> (SessionId, String) {
-    loop {
-        if let Event::End { session, reason } = next(stream).await {
-            return (session, reason);
-        }
-    }
-}
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_removal_refuses_at_once_and_ends_what_is_open_with_the_reason() {
