@@ -59,7 +59,7 @@ async fn what_somebody_may_not_see_looks_like_what_does_not_exist() {
         "member remove X user1@acme.example --yes",
         "member role X user1@acme.example admin",
         "cluster create X new",
-        "volume create X new",
+        "volume create X new --size 10G",
         "project delete X --yes",
         "cert --project X",
     ] {

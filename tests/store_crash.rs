@@ -6,8 +6,8 @@
 use certgate::{
     audit::{Event, Head, Outcome, chain},
     domain::{
-        Account, AccountId, AccountState, Actor, CertificateRecord, Fingerprint, Mutation, Org, OrgId, Serial,
-        Timestamp, Uid,
+        Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Fingerprint, Mutation, Org, OrgId,
+        Serial, Timestamp, Uid,
     },
     store::{AuditQuery, Change, Decision, SqliteStore, Store, StoreError},
 };
@@ -53,6 +53,7 @@ fn first() -> Decision {
             user: "user1".parse().unwrap(),
             uid: Uid(200_000),
             state: AccountState::Active,
+            kind: AccountKind::Person,
             created: NOW,
         }),
     ];

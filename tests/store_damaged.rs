@@ -119,10 +119,15 @@ fn a_database_of_another_application_is_refused() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn another_schema_is_refused() {
     let (dir, path) = state();
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
-    refused(dir.path(), &path, "newer certgate (schema 2; this one knows 1)");
+    let set = |version: u32| {
+        rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
+    };
+    set(3);
+    refused(dir.path(), &path, "newer certgate (schema 3; this one knows 2)");
+    set(1);
+    refused(dir.path(), &path, "before the first release (schema 1)");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountId, AccountState, Directory, Email, Fingerprint, KeyEntry, Mutation, Org, OrgId, OrgName,
-        PublicKey, Timestamp, UserName, Version,
+        Account, AccountId, AccountKind, AccountState, Directory, Email, Fingerprint, KeyEntry, Mutation, Org, OrgId,
+        OrgName, PublicKey, Timestamp, UserName, Version,
     },
     policy::{Action, Caller, Denial, Reason},
 };
@@ -72,6 +72,7 @@ impl App {
                 user: new.user,
                 uid: counters.uid,
                 state: AccountState::Active,
+                kind: AccountKind::Person,
                 created: now,
             };
             let mut mutations = vec![Mutation::AccountCreated(account.clone())];

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AccountId, CertificateRecord, Cluster, ClusterId, ClusterKind, ClusterName, ClusterPath, Mutation, ProjectPath,
-        Serial, SessionId, Version, Volume, VolumeId, VolumeName,
+        AccountId, CertificateRecord, Cluster, ClusterId, ClusterKind, ClusterName, ClusterPath, MountPath, Mutation,
+        NodeCounts, ProjectPath, Serial, SessionId, Size, Version, Volume, VolumeId, VolumeName,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
@@ -36,7 +36,16 @@ impl App {
                 return Err(Denial::plain(Reason::Conflict, text));
             }
             let id = ClusterId(ledger.directory.counters().id);
-            let cluster = Cluster { id, project: project.id, name, kind, created: now };
+            let cluster = Cluster {
+                id,
+                project: project.id,
+                name,
+                kind,
+                document: Arc::default(),
+                revision: 1,
+                wanted: NodeCounts::default(),
+                created: now,
+            };
             Ok(Decided::one(Mutation::ClusterCreated(cluster), ()))
         };
         let object = format!("{path} {answer}");
@@ -68,6 +77,8 @@ impl App {
         asker: &Asker,
         path: ProjectPath,
         name: VolumeName,
+        size: Size,
+        mount: MountPath,
     ) -> Result<(), AppError> {
         let object = format!("{path} {name}");
         let at = path.clone();
@@ -77,7 +88,7 @@ impl App {
                 return Err(Denial::plain(Reason::Conflict, format!("{at} has a volume {name} already")));
             }
             let id = VolumeId(ledger.directory.counters().id);
-            Ok(Decided::one(Mutation::VolumeCreated(Volume { id, project, name, created: now }), ()))
+            Ok(Decided::one(Mutation::VolumeCreated(Volume { id, project, name, size, mount, created: now }), ()))
         };
         self.change(asker, Action::VolumeCreate, Some(&path), object, decide).await?;
         Ok(())

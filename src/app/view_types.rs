@@ -2,7 +2,8 @@
 
 use super::core::Bastion;
 use crate::domain::{
-    Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version,
+    Account, ClusterPath, Email, Fingerprint, MountPath, ProjectPath, PublicKey, Serial, Size, Timestamp, UserName,
+    Version,
 };
 use serde::Serialize;
 use std::{net::IpAddr, sync::Arc};
@@ -82,6 +83,10 @@ pub struct VolumeView {
     pub volume: String,
     /// Its project.
     pub project: ProjectPath,
+    /// How large it is, in bytes.
+    pub size: Size,
+    /// Where nodes mount it.
+    pub mount: MountPath,
     /// Since when.
     pub created: Timestamp,
 }

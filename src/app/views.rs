@@ -93,6 +93,8 @@ impl App {
                 let volumes = directory.volumes_of(project.id).map(|volume| VolumeView {
                     volume: volume.name.to_string(),
                     project: view.project.clone(),
+                    size: volume.size,
+                    mount: volume.mount.clone(),
                     created: volume.created,
                 });
                 Some(volumes.collect::<Vec<_>>())

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         app::Bastion,
-        domain::{Account, AccountId, AccountState, OrgId, PublicKey, Timestamp, Uid},
+        domain::{Account, AccountId, AccountKind, AccountState, OrgId, PublicKey, Timestamp, Uid},
     };
     use std::sync::Arc;
 
@@ -143,6 +143,7 @@ mod tests {
                 user: "user1".parse().unwrap(),
                 uid: Uid(200_000),
                 state: AccountState::Active,
+                kind: AccountKind::Person,
                 created: Timestamp::from_secs(0),
             })),
             key: Some(key),

@@ -4,7 +4,7 @@ use super::{
     Context, Stop,
     reply::{Reply, table},
 };
-use crate::domain::{ProjectPath, VolumeName};
+use crate::domain::{MountPath, ProjectPath, Size, VolumeName};
 use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
@@ -18,6 +18,12 @@ pub(crate) enum Command {
         project: ProjectPath,
         /// Its name
         name: VolumeName,
+        /// How large it is, such as 500G or 10T (powers of 1024)
+        #[arg(long)]
+        size: Size,
+        /// Where nodes mount it; /mnt/NAME if not said
+        #[arg(long, value_name = "PATH")]
+        mount: Option<MountPath>,
     },
     /// Delete a volume from the directory
     Delete {
@@ -36,16 +42,32 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
     match command {
         Command::List => {
             let volumes = context.app.volumes(context.asker)?;
-            let rows = volumes
-                .iter()
-                .map(|volume| vec![volume.volume.clone(), volume.project.to_string(), volume.created.for_people()]);
-            let text = table(&["VOLUME", "PROJECT", "SINCE"], rows.collect(), context.width(), "No volumes yet.");
+            let rows = volumes.iter().map(|volume| {
+                vec![
+                    volume.volume.clone(),
+                    volume.project.to_string(),
+                    volume.size.to_string(),
+                    volume.mount.to_string(),
+                    volume.created.for_people(),
+                ]
+            });
+            let text = table(
+                &["VOLUME", "PROJECT", "SIZE", "MOUNT", "SINCE"],
+                rows.collect(),
+                context.width(),
+                "No volumes yet.",
+            );
             Ok(Reply::data(&volumes, text))
         }
-        Command::Create { project, name } => {
-            context.app.create_volume(context.asker, project.clone(), name.clone()).await?;
-            let sentence = format!("created volume {name} in {project}");
-            Ok(Reply::done(&json!({ "volume": name, "project": project }), sentence))
+        Command::Create { project, name, size, mount } => {
+            let mount = match mount {
+                Some(mount) => mount,
+                None => format!("/mnt/{name}").parse().map_err(|error: &str| Stop::Refused(error.to_owned()))?,
+            };
+            context.app.create_volume(context.asker, project.clone(), name.clone(), size, mount.clone()).await?;
+            let sentence = format!("created volume {name} in {project}: {size} at {mount}");
+            let data = json!({ "volume": name, "project": project, "size": size, "mount": mount });
+            Ok(Reply::done(&data, sentence))
         }
         Command::Delete { project, name, yes } => {
             context.confirm(yes, || format!("Delete the volume {name} of {project}?"))?;

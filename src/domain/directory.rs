@@ -10,6 +10,7 @@ use super::{
     names::{
         ClusterName, ClusterPath, Email, NodeName, NodePath, OrgName, ProjectName, ProjectPath, UserName, VolumeName,
     },
+    resources::{Job, Resource},
     time::Timestamp,
 };
 use imbl::{OrdMap, OrdSet};
@@ -30,7 +31,7 @@ const FIRST_UID: u32 = 200_000;
 /// What is given out next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Identifier of the next organization, account, project, cluster, node or volume.
+    /// Identifier of the next organization, account, project, cluster, node, volume or job.
     pub id: u64,
     /// User number of the next account.
     pub uid: Uid,
@@ -63,6 +64,7 @@ pub struct Directory {
     node_keys: OrdMap<Fingerprint, NodeId>,
     gone_nodes: OrdMap<Fingerprint, (NodeId, NodePath)>,
     tokens: OrdMap<TokenHash, Arc<JoinToken>>,
+    jobs: OrdMap<Resource, Arc<Job>>,
     members: OrdMap<(ProjectId, AccountId), Arc<Membership>>,
     account_projects: OrdSet<(AccountId, ProjectId)>,
     departures: OrdMap<(AccountId, ProjectId), Arc<Departure>>,
@@ -95,6 +97,7 @@ impl Default for Directory {
             node_keys: OrdMap::new(),
             gone_nodes: OrdMap::new(),
             tokens: OrdMap::new(),
+            jobs: OrdMap::new(),
             members: OrdMap::new(),
             account_projects: OrdSet::new(),
             departures: OrdMap::new(),
@@ -326,6 +329,17 @@ impl Directory {
     pub fn path_of_node(&self, node: &Node) -> Option<NodePath> {
         let ClusterPath { cluster, org } = self.path_of_cluster(self.cluster(node.cluster)?)?;
         Some(NodePath { node: node.name.clone(), cluster, org })
+    }
+
+    /// What the site's machinery was last asked about a resource, if it ever was.
+    #[must_use]
+    pub fn job(&self, resource: Resource) -> Option<&Arc<Job>> {
+        self.jobs.get(&resource)
+    }
+
+    /// What the site's machinery was last asked about each resource, those that are gone included.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values()
     }
 
     /// A join token.

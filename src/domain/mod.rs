@@ -3,15 +3,21 @@
 //! Nothing here does I/O, reads a clock or decides anything: a decision belongs to [`crate::policy`].
 
 mod directory;
+mod document;
 mod ids;
 mod keys;
 mod model;
 mod mutation;
 mod names;
 mod principal;
+mod resources;
+mod service;
 mod time;
 
 pub use directory::{Counters, Directory, Inconsistent};
+pub use document::{
+    Document, DocumentError, Gpus, Kubernetes, MAX_DOCUMENT, Partition, Revision, SharedLoginName, Slurm, Specification,
+};
 pub use ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, SessionId, Uid, Version, VolumeId};
 pub use keys::{Fingerprint, KeyError, MAX_KEY_BYTES, PublicKey};
 pub use model::{
@@ -24,4 +30,6 @@ pub use names::{
     UserName, VolumeName,
 };
 pub use principal::{MAX_PRINCIPALS, Principal, Principals, PrincipalsError};
+pub use resources::{Job, JobAction, MAX_WANTED, MountPath, NodeCounts, ProvisionState, Resource, Size};
+pub use service::{AccountKind, ForceCommand, Networks, NetworksError, ServiceTerms};
 pub use time::{Timestamp, Ttl};

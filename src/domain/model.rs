@@ -1,14 +1,17 @@
 //! What the directory holds: organizations, accounts, projects, clusters, nodes, volumes, and who is in what.
 
 use super::{
+    document::Document,
     ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, Uid, VolumeId},
     keys::{Fingerprint, PublicKey},
     names::{ClusterName, Email, NodeName, OrgName, ProjectName, UserName, VolumeName},
+    resources::{MountPath, NodeCounts, Size},
+    service::{AccountKind, ServiceTerms},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// Implements `Display`, `FromStr` and serde for a closed set of words.
 macro_rules! words {
@@ -45,6 +48,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(super) use words;
 
 words!(/// What an account may do in a project.
 Role, "a role" {
@@ -149,8 +154,21 @@ pub struct Account {
     pub uid: Uid,
     /// Whether it works.
     pub state: AccountState,
+    /// Whether it is a person's or a robot's.
+    pub kind: AccountKind,
     /// Since when.
     pub created: Timestamp,
+}
+
+impl Account {
+    /// What bounds it, if it is a service account.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceTerms> {
+        match &self.kind {
+            AccountKind::Person => None,
+            AccountKind::Service(terms) => Some(terms),
+        }
+    }
 }
 
 /// A key registered for an account.
@@ -182,7 +200,7 @@ pub struct Project {
 }
 
 /// A cluster; inherits its project's access list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its number.
     pub id: ClusterId,
@@ -192,6 +210,12 @@ pub struct Cluster {
     pub name: ClusterName,
     /// What runs on it.
     pub kind: ClusterKind,
+    /// Its configuration.
+    pub document: Arc<Document>,
+    /// Which configuration that is: 1 for the first.
+    pub revision: u64,
+    /// How many nodes it should have.
+    pub wanted: NodeCounts,
     /// Since when.
     pub created: Timestamp,
 }
@@ -205,6 +229,10 @@ pub struct Volume {
     pub project: ProjectId,
     /// Its name, unique in the project.
     pub name: VolumeName,
+    /// How large it is.
+    pub size: Size,
+    /// Where nodes mount it.
+    pub mount: MountPath,
     /// Since when.
     pub created: Timestamp,
 }

@@ -1,20 +1,21 @@
 //! The changes a directory can undergo: facts that were decided, ready to be made durable and applied.
 
 use super::{
+    document::Document,
     ids::{AccountId, ClusterId, NodeId, ProjectId, Serial, VolumeId},
     keys::Fingerprint,
     model::{
         Account, AccountState, Actor, Cluster, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, Role,
         TokenHash, Volume,
     },
+    resources::{Job, NodeCounts},
+    service::ServiceTerms,
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// One change. Deleted things keep their names and numbers taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// An organization exists.
     OrgCreated(Org),
@@ -30,6 +31,13 @@ pub enum Mutation {
         at: Timestamp,
         /// By whom.
         by: Actor,
+    },
+    /// A service account is bounded differently.
+    ServiceTermsSet {
+        /// The account.
+        account: AccountId,
+        /// Its new bounds; the project stays.
+        terms: Box<ServiceTerms>,
     },
     /// A key is registered.
     KeyAdded(KeyEntry),
@@ -55,6 +63,22 @@ pub enum Mutation {
     },
     /// A cluster exists.
     ClusterCreated(Cluster),
+    /// A cluster has another configuration: the next revision.
+    ClusterConfigured {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The configuration.
+        document: Arc<Document>,
+        /// When.
+        at: Timestamp,
+    },
+    /// Another number of nodes is wanted.
+    ClusterScaled {
+        /// The cluster.
+        cluster: ClusterId,
+        /// How many.
+        wanted: NodeCounts,
+    },
     /// A cluster is gone, with its nodes.
     ClusterDeleted {
         /// The cluster.
@@ -71,6 +95,9 @@ pub enum Mutation {
         /// When.
         at: Timestamp,
     },
+    /// Something is asked of the site's machinery, or has become of what was; what it was asked before about the same
+    /// resource is overtaken.
+    JobSet(Job),
     /// A join token can be used.
     TokenCreated(JoinToken),
     /// A join token was used and works no more.

@@ -35,6 +35,7 @@ impl World {
                 user: user.parse().unwrap(),
                 uid: Uid(200_000 + u32::try_from(id).unwrap()),
                 state: AccountState::Active,
+                kind: AccountKind::Person,
                 created: NOW,
             }));
             let number = u8::try_from(id).unwrap();
@@ -57,6 +58,9 @@ impl World {
                 project: ProjectId(id),
                 name: cluster.parse().unwrap(),
                 kind: ClusterKind::Slurm,
+                document: std::sync::Arc::default(),
+                revision: 1,
+                wanted: NodeCounts::default(),
                 created: NOW,
             }));
             for (offset, node, role) in [(20, "login-0", NodeRole::Login), (30, "compute-0", NodeRole::Compute)] {

@@ -3,12 +3,14 @@
 
 use super::{Change, MemoryStore, SqliteStore, Store, samples};
 use crate::domain::{
-    Account, AccountId, AccountState, Actor, Cluster, ClusterId, ClusterKind, Departure, Directory, JoinToken,
-    KeyEntry, Membership, Mutation, Node, NodeId, NodeRole, Org, OrgId, Project, ProjectId, Role, Serial, Timestamp,
-    TokenHash, Uid, Volume, VolumeId,
+    Account, AccountId, AccountKind, AccountState, Actor, Cluster, ClusterId, ClusterKind, Departure, Directory,
+    Document, Job, JobAction, JoinToken, KeyEntry, Membership, Mutation, Networks, Node, NodeCounts, NodeId, NodeRole,
+    Org, OrgId, Project, ProjectId, ProvisionState, Resource, Role, Serial, ServiceTerms, Size, Timestamp, TokenHash,
+    Ttl, Uid, Volume, VolumeId,
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
+use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
 /// What kind of change, and three numbers to choose with.
@@ -48,12 +50,53 @@ fn cluster(directory: &Directory, n: u8) -> Option<ClusterId> {
     pick(directory.clusters(), n).map(|cluster| cluster.id)
 }
 
+fn terms(project: ProjectId, n: u8) -> ServiceTerms {
+    ServiceTerms {
+        project,
+        sources: Networks::new([std::net::IpAddr::from([192, 0, 2, n]).into()]).unwrap(),
+        force_command: n.is_multiple_of(2).then(|| "sync 'all'".parse().unwrap()),
+        max_ttl: Ttl::from_secs(u32::from(n) + 1).unwrap(),
+    }
+}
+
+/// Fits every kind of cluster.
+fn document(n: u8) -> Arc<Document> {
+    Arc::new(Document::parse(&format!("# é\ndescription = \"cluster {n}\"\n"), ClusterKind::Slurm).unwrap())
+}
+
+/// A new job, or what became of one.
+fn job(directory: &Directory, a: u8, b: u8, c: u8) -> Option<Job> {
+    let resource = match cluster(directory, a) {
+        Some(cluster) if b.is_multiple_of(2) => Resource::Cluster(cluster),
+        _ => Resource::Volume(VolumeId(u64::from(a))),
+    };
+    let id = match directory.job(resource) {
+        Some(job) if !c.is_multiple_of(3) => job.id,
+        _ => directory.counters().id,
+    };
+    Some(Job {
+        id,
+        resource,
+        action: [JobAction::Create, JobAction::Change, JobAction::Scale, JobAction::Delete][usize::from(b % 4)],
+        name: format!("h{a}.acme"),
+        input: "{}".into(),
+        queued: at(b),
+        attempts: u32::from(c),
+        next: at(c),
+        state: match c % 3 {
+            0 => ProvisionState::Pending,
+            1 => ProvisionState::Ready,
+            _ => ProvisionState::Failed(format!("reason {b}")),
+        },
+    })
+}
+
 /// A change that may fit the directory, if there is one of that kind. Names come from few, so that they clash and come
 /// back.
 fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> {
     let next = directory.counters();
     let small = |prefix: &str| format!("{prefix}{}", c % 4);
-    Some(match kind % 20 {
+    Some(match kind % 24 {
         0 => Mutation::OrgCreated(Org { id: OrgId(next.id), name: small("org").parse().ok()?, created: at(b) }),
         1 | 2 => Mutation::AccountCreated(Account {
             id: AccountId(next.id),
@@ -62,6 +105,10 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             user: format!("user{c}").parse().ok()?,
             uid: next.uid,
             state: AccountState::Active,
+            kind: match project(directory, a) {
+                Some(project) if b.is_multiple_of(3) => AccountKind::Service(Box::new(terms(project, b))),
+                _ => AccountKind::Person,
+            },
             created: at(b),
         }),
         3 => Mutation::KeyAdded(KeyEntry { account: account(directory, a)?, key: samples::key(c % 8), added: at(b) }),
@@ -89,6 +136,9 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             project: project(directory, a)?,
             name: small("cluster").parse().ok()?,
             kind: if b.is_multiple_of(2) { ClusterKind::Slurm } else { ClusterKind::Kubernetes },
+            document: document(b),
+            revision: 1 + u64::from(a % 3),
+            wanted: NodeCounts { login: u32::from(b), ..NodeCounts::default() },
             created: at(b),
         }),
         10 => Mutation::ClusterDeleted { cluster: cluster(directory, a)?, at: at(b) },
@@ -96,6 +146,8 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             id: VolumeId(next.id),
             project: project(directory, a)?,
             name: small("volume").parse().ok()?,
+            size: Size::from_bytes((1 << 20) + u64::from(b))?,
+            mount: format!("/mnt/{c}").parse().ok()?,
             created: at(b),
         }),
         12 => {
@@ -143,6 +195,17 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
                 _ => Mutation::MemberRemoved(Departure { project, account, at: at(c), by: by(directory, c) }),
             }
         }
+        19 => {
+            let account = account(directory, a)?;
+            let project = directory.account(account)?.service()?.project;
+            Mutation::ServiceTermsSet { account, terms: Box::new(terms(project, c)) }
+        }
+        20 => Mutation::ClusterConfigured { cluster: cluster(directory, a)?, document: document(b), at: at(c) },
+        21 => {
+            let wanted = NodeCounts { compute: u32::from(b), controller: u32::from(c), login: 0 };
+            Mutation::ClusterScaled { cluster: cluster(directory, a)?, wanted }
+        }
+        22 => Mutation::JobSet(job(directory, a, b, c)?),
         _ => Mutation::SerialDenied { serial: Serial(u64::from(c % 4)), account: account(directory, a)?, until: at(b) },
     })
 }
@@ -221,5 +284,5 @@ fn random_histories_reach_every_kind_of_change() {
             }
         }
     }
-    assert_eq!(kinds.len(), 19, "{kinds:?}");
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
 }

@@ -3,9 +3,9 @@
 use crate::{
     audit::{Event, Outcome},
     domain::{
-        Account, AccountId, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind, Departure,
-        Fingerprint, KeyEntry, Membership, Mutation, Node, NodeId, NodeRole, Org, OrgId, Project, ProjectId, PublicKey,
-        Role, Serial, Timestamp, Uid,
+        Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind,
+        Departure, Fingerprint, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole, Org, OrgId,
+        Project, ProjectId, PublicKey, Role, Serial, Timestamp, Uid,
     },
 };
 
@@ -64,6 +64,7 @@ pub(crate) fn account(id: u64) -> Mutation {
         user: format!("user{id}").parse().unwrap(),
         uid: Uid(200_000 + u32::try_from(id).unwrap()),
         state: AccountState::Active,
+        kind: AccountKind::Person,
         created: NOW,
     })
 }
@@ -94,6 +95,9 @@ pub(crate) fn places() -> Vec<Mutation> {
             project: PROJECT,
             name: "h100-cluster-1".parse().unwrap(),
             kind: ClusterKind::Slurm,
+            document: std::sync::Arc::default(),
+            revision: 1,
+            wanted: NodeCounts::default(),
             created: NOW,
         }),
         joined(2, Role::Member),

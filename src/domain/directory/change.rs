@@ -5,6 +5,8 @@ use crate::domain::{
     ids::{AccountId, ClusterId, NodeId, ProjectId, Uid, Version},
     model::{Account, Cluster, Departure, KeyEntry, Membership, Node, Org, Project, Volume},
     mutation::{Mutation, Touched},
+    resources::Job,
+    service::{AccountKind, ServiceTerms},
 };
 use std::sync::Arc;
 
@@ -41,9 +43,12 @@ impl Directory {
             | Mutation::ProjectCreated(_)
             | Mutation::VolumeCreated(_)
             | Mutation::VolumeDeleted { .. }
+            | Mutation::ClusterScaled { .. }
+            | Mutation::JobSet(_)
             | Mutation::TokenCreated(_)
             | Mutation::TokenUsed { .. } => {}
             Mutation::AccountStateSet { account, .. }
+            | Mutation::ServiceTermsSet { account, .. }
             | Mutation::KeyRemoved { account, .. }
             | Mutation::SerialDenied { account, .. } => {
                 touched.accounts.insert(*account);
@@ -59,6 +64,9 @@ impl Directory {
             }
             Mutation::ClusterCreated(cluster) => {
                 touched.clusters.insert(cluster.id);
+            }
+            Mutation::ClusterConfigured { cluster, .. } => {
+                touched.clusters.insert(*cluster);
             }
             Mutation::ClusterDeleted { cluster, .. } => {
                 if let Some(cluster) = self.cluster(*cluster) {
@@ -106,6 +114,7 @@ impl Directory {
                 Arc::make_mut(slot).state = *state;
                 Ok(())
             }
+            Mutation::ServiceTermsSet { account, terms } => self.set_terms(*account, terms),
             Mutation::KeyAdded(entry) => self.add_key(entry),
             Mutation::KeyRemoved { account, key, denied_until } => {
                 self.keys.remove(key).ok_or(Inconsistent("no such key"))?;
@@ -116,6 +125,17 @@ impl Directory {
             Mutation::ProjectCreated(project) => self.add_project(project),
             Mutation::ProjectDeleted { project, .. } => self.delete_project(*project),
             Mutation::ClusterCreated(cluster) => self.add_cluster(cluster),
+            Mutation::ClusterConfigured { cluster, document, .. } => {
+                let cluster = Arc::make_mut(self.clusters.get_mut(cluster).ok_or(Inconsistent("no such cluster"))?);
+                cluster.document = Arc::clone(document);
+                cluster.revision += 1;
+                Ok(())
+            }
+            Mutation::ClusterScaled { cluster, wanted } => {
+                let slot = self.clusters.get_mut(cluster).ok_or(Inconsistent("no such cluster"))?;
+                Arc::make_mut(slot).wanted = *wanted;
+                Ok(())
+            }
             Mutation::ClusterDeleted { cluster, .. } => self.delete_cluster(*cluster),
             Mutation::VolumeCreated(volume) => self.add_volume(volume),
             Mutation::VolumeDeleted { volume, .. } => {
@@ -123,6 +143,7 @@ impl Directory {
                 self.project_volumes.remove(&(volume.project, volume.name.clone()));
                 Ok(())
             }
+            Mutation::JobSet(job) => self.set_job(job),
             Mutation::TokenCreated(token) => {
                 fresh(self.tokens.insert(token.hash, Arc::new(token.clone())), "token exists")
             }
@@ -174,6 +195,28 @@ impl Directory {
         fresh(self.emails.insert(account.email.clone(), account.id), "email taken")?;
         fresh(self.users.insert(account.user.clone(), account.id), "user name taken")?;
         fresh(self.accounts.insert(account.id, Arc::new(account.clone())), "account number taken")
+    }
+
+    fn set_terms(&mut self, account: AccountId, terms: &ServiceTerms) -> Result<(), Inconsistent> {
+        let account = Arc::make_mut(self.accounts.get_mut(&account).ok_or(Inconsistent("no such account"))?);
+        match &mut account.kind {
+            AccountKind::Service(former) if former.project == terms.project => {
+                **former = terms.clone();
+                Ok(())
+            }
+            AccountKind::Service(_) => Err(Inconsistent("a service account of another project")),
+            AccountKind::Person => Err(Inconsistent("not a service account")),
+        }
+    }
+
+    /// A job outlives its resource: what is gone from the directory may still have to be taken down.
+    fn set_job(&mut self, job: &Job) -> Result<(), Inconsistent> {
+        self.count(job.id);
+        if self.jobs.get(&job.resource).is_some_and(|former| former.id > job.id) {
+            return Err(Inconsistent("a later job is there"));
+        }
+        self.jobs.insert(job.resource, Arc::new(job.clone()));
+        Ok(())
     }
 
     fn add_key(&mut self, entry: &KeyEntry) -> Result<(), Inconsistent> {

@@ -185,7 +185,8 @@ fn check_version(path: &Path, application_id: u32, schema: u32) -> Result<(), St
         return refuse(what, "Run that newer version, or restore a backup from before the upgrade.");
     }
     if schema < SCHEMA_VERSION {
-        return Err(damaged(path, format!("no certgate has written schema {schema}")));
+        let what = format!("written before the first release (schema {schema}), from which there is no upgrade");
+        return refuse(what, "Begin again with an empty state directory.");
     }
     Ok(())
 }

@@ -92,7 +92,10 @@ fn people(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
 
 fn places(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
     replay.each("SELECT * FROM projects ORDER BY id", |row| Ok([Mutation::ProjectCreated(rows::project(row)?)]))?;
-    replay.each("SELECT * FROM clusters ORDER BY id", |row| Ok([Mutation::ClusterCreated(rows::cluster(row)?)]))?;
+    replay.each(
+        "SELECT * FROM clusters NATURAL JOIN (SELECT cluster AS id, revision, document FROM documents)",
+        |row| Ok([Mutation::ClusterCreated(rows::cluster(row)?)]),
+    )?;
     // Names of volumes and nodes, and host keys, may be given again after a deletion. The deleted ones come first, each
     // gone before the next appears, so that none can stand in the way of another.
     replay.each("SELECT * FROM volumes WHERE deleted_at IS NOT NULL ORDER BY id", |row| {
@@ -111,7 +114,8 @@ fn places(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
     replay.each("SELECT * FROM nodes WHERE deleted_at IS NULL ORDER BY id", |row| {
         Ok([Mutation::NodeEnrolled(rows::node(row)?)])
     })?;
-    replay.each("SELECT * FROM tokens", |row| Ok([Mutation::TokenCreated(rows::token(row)?)]))
+    replay.each("SELECT * FROM tokens", |row| Ok([Mutation::TokenCreated(rows::token(row)?)]))?;
+    replay.each("SELECT * FROM jobs", |row| Ok([Mutation::JobSet(rows::job(row)?)]))
 }
 
 fn belonging(replay: &mut Replay<'_>) -> rusqlite::Result<()> {

@@ -3,14 +3,17 @@
 use crate::{
     audit::{ChainHash, Entry, Event, Outcome},
     domain::{
-        Account, AccountId, CertificateRecord, Cluster, ClusterId, Departure, Fingerprint, JoinToken, KeyEntry,
-        Membership, Node, NodeId, Org, OrgId, Project, ProjectId, PublicKey, Serial, Timestamp, TokenHash, Uid,
-        Version, Volume, VolumeId,
+        Account, AccountId, AccountKind, CertificateRecord, Cluster, ClusterId, Departure, Document, Fingerprint, Job,
+        JoinToken, KeyEntry, Membership, Node, NodeCounts, NodeId, Org, OrgId, Project, ProjectId, ProvisionState,
+        PublicKey, Resource, Serial, Size, Timestamp, TokenHash, Uid, Version, Volume, VolumeId,
     },
 };
-use rusqlite::{Error, Result, Row, types::Type};
+use rusqlite::{
+    Error, Result, Row,
+    types::{Type, ValueRef},
+};
 use serde::de::DeserializeOwned;
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 /// What a column holds is not what it should be.
 fn bad(column: &str, what: impl Display) -> Error {
@@ -57,6 +60,10 @@ pub(super) fn account(row: &Row<'_>) -> Result<Account> {
         user: text(row, "user")?,
         uid: Uid(row.get("uid")?),
         state: text(row, "state")?,
+        kind: match row.get_ref("service")? {
+            ValueRef::Null => AccountKind::Person,
+            _ => AccountKind::Service(json(row, "service")?),
+        },
         created: time(row, "created")?,
     })
 }
@@ -81,12 +88,20 @@ pub(super) fn project(row: &Row<'_>) -> Result<Project> {
     })
 }
 
+/// From `clusters` with the document in force beside it.
 pub(super) fn cluster(row: &Row<'_>) -> Result<Cluster> {
+    let kind = text(row, "kind")?;
+    let document = Document::parse(row.get_ref("document")?.as_str()?, kind).map_err(|error| bad("document", error))?;
+    let wanted =
+        NodeCounts { login: row.get("login")?, compute: row.get("compute")?, controller: row.get("controller")? };
     Ok(Cluster {
         id: ClusterId(number(row, "id")?),
         project: ProjectId(number(row, "project")?),
         name: text(row, "name")?,
-        kind: text(row, "kind")?,
+        kind,
+        document: Arc::new(document),
+        revision: number(row, "revision")?,
+        wanted,
         created: time(row, "created")?,
     })
 }
@@ -96,7 +111,33 @@ pub(super) fn volume(row: &Row<'_>) -> Result<Volume> {
         id: VolumeId(number(row, "id")?),
         project: ProjectId(number(row, "project")?),
         name: text(row, "name")?,
+        size: Size::from_bytes(number(row, "size")?).ok_or_else(|| bad("size", "out of bounds"))?,
+        mount: text(row, "mount")?,
         created: time(row, "created")?,
+    })
+}
+
+pub(super) fn job(row: &Row<'_>) -> Result<Job> {
+    let resource = number(row, "resource")?;
+    Ok(Job {
+        id: number(row, "id")?,
+        resource: match row.get_ref("kind")?.as_str()? {
+            "cluster" => Resource::Cluster(ClusterId(resource)),
+            "volume" => Resource::Volume(VolumeId(resource)),
+            _ => return Err(bad("kind", "neither cluster nor volume")),
+        },
+        action: text(row, "action")?,
+        name: row.get("name")?,
+        input: row.get("input")?,
+        queued: time(row, "queued")?,
+        attempts: row.get("attempts")?,
+        next: time(row, "next")?,
+        state: match row.get_ref("state")?.as_str()? {
+            "ready" => ProvisionState::Ready,
+            "pending" => ProvisionState::Pending,
+            "failed" => ProvisionState::Failed(row.get("reason")?),
+            _ => return Err(bad("state", "neither ready, pending nor failed")),
+        },
     })
 }
 

@@ -1,5 +1,6 @@
 -- The directory, the records of certificates and the audit log. Times are milliseconds since 1970-01-01 UTC; keys are
--- in SSH wire format; fingerprints, token hashes and chain hashes are SHA-256; actors and lists of principals are JSON.
+-- in SSH wire format; fingerprints, token hashes and chain hashes are SHA-256; actors, lists of principals and the bounds of
+-- service accounts (none: a person) are JSON.
 --
 -- What is deleted keeps its row, so that its name and number stay taken. STRICT, so that a column holds what it says.
 
@@ -26,7 +27,8 @@ CREATE TABLE accounts (
     state    TEXT NOT NULL CHECK (state IN ('active', 'suspended')),
     created  INTEGER NOT NULL,
     state_at INTEGER,
-    state_by TEXT
+    state_by TEXT,
+    service  TEXT
 ) STRICT;
 
 CREATE TABLE keys (
@@ -65,11 +67,24 @@ CREATE TABLE clusters (
     org        INTEGER NOT NULL,
     name       TEXT NOT NULL,
     kind       TEXT NOT NULL CHECK (kind IN ('slurm', 'kubernetes')),
+    revision   INTEGER NOT NULL CHECK (revision >= 1),
+    login      INTEGER NOT NULL CHECK (login >= 0),
+    compute    INTEGER NOT NULL CHECK (compute >= 0),
+    controller INTEGER NOT NULL CHECK (controller >= 0),
     created    INTEGER NOT NULL,
     deleted_at INTEGER,
     UNIQUE (org, name),
     FOREIGN KEY (project, org) REFERENCES projects (id, org)
 ) STRICT;
+
+-- Every configuration that a cluster has had; the one in force is that of its revision.
+CREATE TABLE documents (
+    cluster  INTEGER NOT NULL REFERENCES clusters (id),
+    revision INTEGER NOT NULL CHECK (revision >= 1),
+    document TEXT NOT NULL,
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (cluster, revision)
+) STRICT, WITHOUT ROWID;
 
 CREATE INDEX clusters_of_project ON clusters (project);
 
@@ -77,6 +92,8 @@ CREATE TABLE volumes (
     id         INTEGER PRIMARY KEY,
     project    INTEGER NOT NULL REFERENCES projects (id),
     name       TEXT NOT NULL,
+    size       INTEGER NOT NULL CHECK (size > 0),
+    mount      TEXT NOT NULL,
     created    INTEGER NOT NULL,
     deleted_at INTEGER
 ) STRICT;
@@ -107,6 +124,23 @@ CREATE TABLE tokens (
     port    INTEGER NOT NULL CHECK (port BETWEEN 0 AND 65535),
     expires INTEGER NOT NULL,
     used    INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- What the site's machinery was last asked about each cluster and volume.
+CREATE TABLE jobs (
+    kind     TEXT NOT NULL CHECK (kind IN ('cluster', 'volume')),
+    resource INTEGER NOT NULL,
+    id       INTEGER NOT NULL,
+    action   TEXT NOT NULL CHECK (action IN ('create', 'change', 'scale', 'delete')),
+    name     TEXT NOT NULL,
+    input    TEXT NOT NULL,
+    queued   INTEGER NOT NULL,
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    next     INTEGER NOT NULL,
+    state    TEXT NOT NULL CHECK (state IN ('ready', 'pending', 'failed')),
+    reason   TEXT,
+    PRIMARY KEY (kind, resource),
+    CHECK ((state = 'failed') = (reason IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE memberships (

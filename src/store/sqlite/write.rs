@@ -3,12 +3,14 @@
 use crate::{
     audit::{Entry, Outcome},
     domain::{
-        Account, Actor, CertificateRecord, Cluster, ClusterId, JoinToken, KeyEntry, Membership, Mutation, Node, NodeId,
-        Project, ProjectId, Timestamp, Uid,
+        Account, AccountKind, Actor, CertificateRecord, Cluster, ClusterId, Document, Job, JoinToken, KeyEntry,
+        Membership, Mutation, Node, NodeCounts, NodeId, Project, ProjectId, ProvisionState, Resource, Timestamp, Uid,
+        Volume,
     },
     store::step::{State, Step},
 };
 use rusqlite::{Connection, ErrorCode, Params, params};
+use serde::Serialize;
 use thiserror::Error;
 
 /// Why a step was not written.
@@ -45,9 +47,10 @@ fn time(at: Timestamp) -> Result<i64, WriteError> {
     int(at.millis())
 }
 
-fn actor(actor: &Actor) -> String {
-    // An actor has no map and no fallible serializer: this has no error case. An empty text would not load.
-    serde_json::to_string(actor).unwrap_or_default()
+/// An actor, a list of strings, the bounds of a service account: none has a map or a fallible serializer, so this has no
+/// error case. An empty text would not load.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, WriteError> {
@@ -85,8 +88,7 @@ pub(super) fn meta(connection: &Connection, state: &State) -> Written {
 }
 
 fn certificate(connection: &Connection, record: &CertificateRecord) -> Written {
-    // A list of strings has no error case either; an empty text would not load.
-    let principals = serde_json::to_string(&record.principals).unwrap_or_default();
+    let principals = json(&record.principals);
     run_one(
         connection,
         "certificate",
@@ -121,7 +123,7 @@ fn audit(connection: &Connection, entry: &Entry) -> Written {
             int(entry.seq)?,
             int(entry.version.0)?,
             time(event.at)?,
-            actor(&event.actor),
+            json(&event.actor),
             event.source,
             event.connection,
             event.action,
@@ -147,7 +149,13 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
             connection,
             "no such account",
             "UPDATE accounts SET state = ?2, state_at = ?3, state_by = ?4 WHERE id = ?1",
-            params![int(account.0)?, state.as_str(), time(*at)?, actor(by)],
+            params![int(account.0)?, state.as_str(), time(*at)?, json(by)],
+        ),
+        Mutation::ServiceTermsSet { account, terms } => run_one(
+            connection,
+            "no such service account",
+            "UPDATE accounts SET service = ?2 WHERE id = ?1 AND service IS NOT NULL",
+            params![int(account.0)?, json(terms)],
         ),
         Mutation::KeyAdded(entry) => add_key(connection, entry),
         Mutation::KeyRemoved { account, key, denied_until } => {
@@ -164,19 +172,22 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
         Mutation::ProjectCreated(new) => project(connection, new),
         Mutation::ProjectDeleted { project, at, by } => delete_project(connection, *project, *at, by),
         Mutation::ClusterCreated(new) => cluster(connection, new),
-        Mutation::ClusterDeleted { cluster, at } => delete_cluster(connection, *cluster, *at),
-        Mutation::VolumeCreated(volume) => run_one(
+        Mutation::ClusterConfigured { cluster, document, at } => configure_cluster(connection, *cluster, document, *at),
+        Mutation::ClusterScaled { cluster, wanted: NodeCounts { login, compute, controller } } => run_one(
             connection,
-            "volume",
-            "INSERT INTO volumes (id, project, name, created) VALUES (?1, ?2, ?3, ?4)",
-            params![int(volume.id.0)?, int(volume.project.0)?, volume.name.as_str(), time(volume.created)?],
+            "no such cluster",
+            "UPDATE clusters SET login = ?2, compute = ?3, controller = ?4 WHERE id = ?1 AND deleted_at IS NULL",
+            params![int(cluster.0)?, login, compute, controller],
         ),
+        Mutation::ClusterDeleted { cluster, at } => delete_cluster(connection, *cluster, *at),
+        Mutation::VolumeCreated(new) => volume(connection, new),
         Mutation::VolumeDeleted { volume, at } => run_one(
             connection,
             "no such volume",
             "UPDATE volumes SET deleted_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
             params![int(volume.0)?, time(*at)?],
         ),
+        Mutation::JobSet(new) => job(connection, new),
         Mutation::TokenCreated(new) => token(connection, new),
         Mutation::TokenUsed { hash, at } => run_one(
             connection,
@@ -199,7 +210,7 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
                 connection,
                 "departure",
                 "INSERT OR REPLACE INTO departures (project, account, at, by) VALUES (?1, ?2, ?3, ?4)",
-                params![project, account, time(departure.at)?, actor(&departure.by)],
+                params![project, account, time(departure.at)?, json(&departure.by)],
             )
         }
         Mutation::RoleSet { project, account, role } => run_one(
@@ -218,12 +229,17 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
 }
 
 fn account(connection: &Connection, account: &Account) -> Written {
-    let Account { id, org, email, user, uid: Uid(uid), state, created } = account;
+    let Account { id, org, email, user, uid: Uid(uid), state, kind, created } = account;
+    let service = match kind {
+        AccountKind::Person => None,
+        AccountKind::Service(terms) => Some(json(terms)),
+    };
     run_one(
         connection,
         "account",
-        "INSERT INTO accounts (id, org, email, user, uid, state, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![int(id.0)?, int(org.0)?, email.as_str(), user.as_str(), uid, state.as_str(), time(*created)?],
+        "INSERT INTO accounts (id, org, email, user, uid, state, created, service)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![int(id.0)?, int(org.0)?, email.as_str(), user.as_str(), uid, state.as_str(), time(*created)?, service],
     )
 }
 
@@ -249,7 +265,7 @@ fn project(connection: &Connection, project: &Project) -> Written {
 }
 
 fn delete_project(connection: &Connection, project: ProjectId, at: Timestamp, by: &Actor) -> Written {
-    let what = params![int(project.0)?, time(at)?, actor(by)];
+    let what = params![int(project.0)?, time(at)?, json(by)];
     for sql in [
         "UPDATE nodes SET deleted_at = ?2
          WHERE deleted_at IS NULL AND cluster IN (SELECT id FROM clusters WHERE project = ?1)",
@@ -268,13 +284,79 @@ fn delete_project(connection: &Connection, project: ProjectId, at: Timestamp, by
 }
 
 fn cluster(connection: &Connection, cluster: &Cluster) -> Written {
-    let Cluster { id, project, name, kind, created } = cluster;
+    let Cluster { id, project, name, kind, document, revision, wanted, created } = cluster;
+    let NodeCounts { login, compute, controller } = wanted;
+    let (id, revision, created) = (int(id.0)?, int(*revision)?, time(*created)?);
     run_one(
         connection,
         "no such project",
-        "INSERT INTO clusters (id, project, org, name, kind, created)
-         SELECT ?1, id, org, ?3, ?4, ?5 FROM projects WHERE id = ?2",
-        params![int(id.0)?, int(project.0)?, name.as_str(), kind.as_str(), time(*created)?],
+        "INSERT INTO clusters (id, project, org, name, kind, revision, login, compute, controller, created)
+         SELECT ?1, id, org, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM projects WHERE id = ?2",
+        params![id, int(project.0)?, name.as_str(), kind.as_str(), revision, login, compute, controller, created],
+    )?;
+    run_one(
+        connection,
+        "document",
+        "INSERT INTO documents (cluster, revision, document, at) VALUES (?1, ?2, ?3, ?4)",
+        params![id, revision, document.text(), created],
+    )
+}
+
+fn configure_cluster(connection: &Connection, cluster: ClusterId, document: &Document, at: Timestamp) -> Written {
+    let cluster = int(cluster.0)?;
+    run_one(
+        connection,
+        "no such cluster",
+        "UPDATE clusters SET revision = revision + 1 WHERE id = ?1 AND deleted_at IS NULL",
+        params![cluster],
+    )?;
+    run_one(
+        connection,
+        "document",
+        "INSERT INTO documents (cluster, revision, document, at) SELECT id, revision, ?2, ?3 FROM clusters WHERE id = ?1",
+        params![cluster, document.text(), time(at)?],
+    )
+}
+
+fn volume(connection: &Connection, volume: &Volume) -> Written {
+    let Volume { id, project, name, size, mount, created } = volume;
+    run_one(
+        connection,
+        "volume",
+        "INSERT INTO volumes (id, project, name, size, mount, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![int(id.0)?, int(project.0)?, name.as_str(), int(size.bytes())?, mount.as_str(), time(*created)?],
+    )
+}
+
+fn job(connection: &Connection, job: &Job) -> Written {
+    let Job { id, resource, action, name, input, queued, attempts, next, state } = job;
+    let (kind, resource) = match resource {
+        Resource::Cluster(id) => ("cluster", id.0),
+        Resource::Volume(id) => ("volume", id.0),
+    };
+    let (state, reason) = match state {
+        ProvisionState::Ready => ("ready", None),
+        ProvisionState::Pending => ("pending", None),
+        ProvisionState::Failed(reason) => ("failed", Some(reason)),
+    };
+    run_one(
+        connection,
+        "job",
+        "INSERT OR REPLACE INTO jobs (kind, resource, id, action, name, input, queued, attempts, next, state, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            kind,
+            int(resource)?,
+            int(*id)?,
+            action.as_str(),
+            name,
+            input,
+            time(*queued)?,
+            attempts,
+            time(*next)?,
+            state,
+            reason
+        ],
     )
 }
 
@@ -351,6 +433,6 @@ fn add_member(connection: &Connection, membership: &Membership) -> Written {
         connection,
         "membership",
         "INSERT INTO memberships (project, account, role, since, by) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![project, account, membership.role.as_str(), time(membership.since)?, actor(&membership.by)],
+        params![project, account, membership.role.as_str(), time(membership.since)?, json(&membership.by)],
     )
 }
