@@ -12,7 +12,7 @@ use certgate::{
         Asker,
         protocol::{
             AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, JoinAnswer, JoinRequest,
-            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Terminal,
+            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Read, Terminal,
         },
         token::TokenText,
     },
@@ -201,7 +201,9 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
         let (app, asker) = (world.app.clone(), world.asker(1).await);
         let words =
             "member remove acme/ml user1@acme.example --yes --wait --json".split(' ').map(str::to_owned).collect();
-        tokio::spawn(async move { command::run(&app, &asker, Invocation { words, terminal: None, input: None }).await })
+        tokio::spawn(async move {
+            command::run(&app, &asker, Invocation { words, terminal: None, inputs: vec![], context: None }).await
+        })
     };
     let pushed = loop {
         if let Event::Bundle { version: pushed, bundle, .. } = next(&mut stream).await
@@ -297,9 +299,8 @@ async fn a_person_is_asked_before_a_removal() {
     let asker = world.asker(1).await;
     let terminal = Some(Terminal { columns: 80 });
     let line = "member remove acme/ml user1@acme.example";
-    let CommandAnswer::Input { prompt, line: true, .. } = world.answer(&asker, line, terminal, None).await else {
-        panic!("was not asked")
-    };
+    let asked = world.answer(&asker, line, terminal, None).await;
+    let CommandAnswer::Input { prompt, read: Read::Line, context: None, .. } = asked else { panic!("was not asked") };
     assert_eq!(prompt, "Remove user1@acme.example from acme/ml? 1 open session will end. [y/N] ");
     for no in ["", "n\n", "yesterday\n"] {
         assert_eq!(output(world.answer(&asker, line, terminal, Some(no)).await).exit, 1);
@@ -307,6 +308,40 @@ async fn a_person_is_asked_before_a_removal() {
     }
     assert_eq!(output(world.answer(&asker, line, terminal, Some("y\n")).await).exit, 0);
     assert!(!world.user(1, "member list acme/ml").await.stdout.contains("user1"));
+}
+
+#[tokio::test]
+async fn inputs_are_bounded_in_number_and_together() {
+    let world = World::story().await;
+    let person = world.asker(1).await;
+    let operator = Asker::Operator { uid: 0 };
+    let big = |bytes: usize| vec!["x".repeat(bytes / 2), "x".repeat(bytes / 2)];
+    for (asker, inputs, told) in [
+        (&person, vec![String::new(); 9], "more than 8 inputs\n"),
+        (&person, big(256 * 1024 + 2), "the input is longer than 262144 bytes\n"),
+        (&operator, big(33 * 1024 * 1024 + 2), "the input is longer than 34603008 bytes\n"),
+    ] {
+        let answer = command::run_line(&world.app, asker, "whoami", None, inputs, None).await;
+        assert_eq!((output(answer.clone()).exit, output(answer).stderr.as_str()), (2, told));
+    }
+    // What fits together is still looked at one by one.
+    let answer = command::run_line(&world.app, &person, "key add", None, big(256 * 1024), None).await;
+    assert_eq!(output(answer).stderr, "the input is longer than 65536 bytes\n");
+}
+
+#[tokio::test]
+async fn a_yes_counts_only_for_the_question_that_it_was_given_to() {
+    let world = World::story().await;
+    let asker = world.asker(1).await;
+    let terminal = Some(Terminal { columns: 80 });
+    let line = "member remove acme/ml user1@acme.example";
+    let answer = async |yes: &str, context: Option<&str>| {
+        command::run_line(&world.app, &asker, line, terminal, vec![yes.into()], context.map(str::to_owned)).await
+    };
+    assert!(matches!(answer("y", Some("another question")).await, CommandAnswer::Input { context: None, .. }));
+    assert_eq!(output(answer("n", Some("another question")).await).exit, 1);
+    assert!(world.user(1, "member list acme/ml").await.stdout.contains("user1"));
+    assert_eq!(output(answer("y", None).await).exit, 0);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ impl Site {
                 quoted.split_whitespace().map(str::to_owned).collect()
             }
         });
-        let command = AdminCommand { words: words.collect(), terminal: None, input: None };
+        let command = AdminCommand { words: words.collect(), terminal: None, inputs: vec![], context: None };
         match AdminClient::new(self.dir.path().join("admin.sock")).run(&command).await.ok()? {
             CommandAnswer::Output(output) => Some(output),
             CommandAnswer::Input { .. } => panic!("asked for input"),
@@ -147,7 +147,8 @@ async fn cert(client: &GatewayClient, credential: &Credential) -> Option<Certifi
         credential: credential.clone(),
         line: "cert".into(),
         terminal: None,
-        input: None,
+        inputs: vec![],
+        context: None,
     };
     match client.call::<RunCommand>(request).await.ok()? {
         CommandAnswer::Output(output) => Certificate::from_openssh(output.stdout.trim()).ok(),

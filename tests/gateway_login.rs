@@ -98,6 +98,20 @@ async fn input_is_read_to_its_end_and_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_input_is_kept_for_the_next_question_with_its_context_and_files_are_not_read() {
+    let gateway = start(|_| {}).await;
+    let twice = gateway.run(&["127.0.0.1", "twice"]).await;
+    assert_eq!(text(&twice.stdout), "got [\"\", \"\"] for Some(\"what was shown\")\n", "{}", text(&twice.stderr));
+    let ever = gateway.run(&["127.0.0.1", "ask for ever"]).await;
+    assert_eq!(ever.status.code(), Some(1));
+    assert_eq!(text(&ever.stderr), format!("{}the command asked for input too often\n", "more? ".repeat(8)));
+    let file = gateway.run(&["127.0.0.1", "file"]).await;
+    assert_eq!(file.status.code(), Some(2));
+    assert!(text(&file.stderr).contains("a gateway reads no files"), "{}", text(&file.stderr));
+    assert!(gateway.fake.commands.lock().unwrap().iter().filter(|command| command.line == "file").count() == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_authority_that_is_away_is_said_to_be() {
     let gateway = start(|_| {}).await;
     *gateway.fake.down.lock().unwrap() = true;

@@ -16,6 +16,9 @@ pub const HEALTH_PATH: &str = "/v1/health";
 /// The largest body of a request, in bytes: a command with its input, or a hello with ten thousand sessions.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
+/// The largest command of an operator, in bytes: its input in JSON, where each quote and each end of line takes two.
+const MAX_COMMAND: usize = 2 * crate::app::protocol::MAX_LOCAL_INPUT + MAX_BODY;
+
 /// The largest hello of a gateway, in bytes: every forward that its largest bounds allow, at some 250 bytes each. A hello
 /// that could not be taken would keep the gateway cut off for good.
 const MAX_HELLO: usize = 256 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! The authority's two sockets. Who is at the other end is known from the socket (its path and mode) and from the
 //! kernel (the peer's user number), before a byte is read.
 
-use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_HELLO};
+use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_COMMAND, MAX_HELLO};
 use crate::{
     app::{
         App, Asker,
@@ -58,7 +58,7 @@ impl Allowed {
 /// Serves operators until `stop`.
 pub async fn serve_admin(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
     let router = Router::new()
-        .route(COMMAND_PATH, post(admin_command))
+        .route(COMMAND_PATH, post(admin_command).layer(DefaultBodyLimit::max(MAX_COMMAND)))
         .route(HEALTH_PATH, get(async || StatusCode::OK))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
@@ -184,18 +184,18 @@ async fn admin_command(
     Extension(peer): Extension<Peer>,
     Json(request): Json<AdminCommand>,
 ) -> Result<Json<CommandAnswer>, StatusCode> {
-    let AdminCommand { words, terminal, input } = request;
+    let AdminCommand { words, terminal, inputs, context } = request;
     let asker = Asker::Operator { uid: peer.uid };
-    whole(async move { command::run(&app, &asker, Invocation { words, terminal, input }).await }).await
+    whole(async move { command::run(&app, &asker, Invocation { words, terminal, inputs, context }).await }).await
 }
 
 async fn gateway_command(
     State(app): State<Arc<App>>,
     Json(request): Json<CommandRequest>,
 ) -> Result<Json<CommandAnswer>, StatusCode> {
-    let CommandRequest { connection, peer, credential, line, terminal, input } = request;
+    let CommandRequest { connection, peer, credential, line, terminal, inputs, context } = request;
     let asker = Asker::Account { credential, peer, connection };
-    whole(async move { command::run_line(&app, &asker, &line, terminal, input).await }).await
+    whole(async move { command::run_line(&app, &asker, &line, terminal, inputs, context).await }).await
 }
 
 async fn node_hello(

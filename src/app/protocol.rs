@@ -151,8 +151,11 @@ pub struct CommandRequest {
     pub line: String,
     /// The terminal, if one was asked for.
     pub terminal: Option<Terminal>,
-    /// What the peer typed or sent, once [`CommandAnswer::Input`] had asked for it.
-    pub input: Option<String>,
+    /// What the peer typed or sent each time that [`CommandAnswer::Input`] asked for it, in order: at most
+    /// [`MAX_INPUTS`], together at most [`MAX_INPUT`] bytes.
+    pub inputs: Vec<String>,
+    /// From the last [`CommandAnswer::Input`].
+    pub context: Option<String>,
 }
 
 /// A command of an operator.
@@ -164,10 +167,24 @@ pub struct AdminCommand {
     /// The terminal, if there is one.
     #[serde(default)]
     pub terminal: Option<Terminal>,
-    /// What was typed or sent when input was asked for.
+    /// What was typed or read each time that [`CommandAnswer::Input`] asked for it, in order: at most [`MAX_INPUTS`],
+    /// together at most [`MAX_LOCAL_INPUT`] bytes.
     #[serde(default)]
-    pub input: Option<String>,
+    pub inputs: Vec<String>,
+    /// From the last [`CommandAnswer::Input`].
+    #[serde(default)]
+    pub context: Option<String>,
 }
+
+/// How often a command may ask for input.
+pub const MAX_INPUTS: usize = 8;
+
+/// The most that a command is given through a gateway, all inputs together, in bytes.
+pub const MAX_INPUT: usize = 256 * 1024;
+
+/// The most that a command is given at the admin socket, all inputs together, in bytes: a whole directory as a file, and
+/// answers.
+pub const MAX_LOCAL_INPUT: usize = 33 * 1024 * 1024;
 
 /// What is known of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,15 +200,29 @@ pub struct Terminal {
 pub enum CommandAnswer {
     /// It ran, or was refused: what to write, and the exit status.
     Output(Output),
-    /// It needs input: write the prompt to standard error, read, and ask again with it.
+    /// It needs input: write the prompt to standard error, read, and ask again with everything that was read so far.
     Input {
         /// May be empty.
         prompt: String,
-        /// One line from a terminal; otherwise all of standard input.
-        line: bool,
+        /// What to read.
+        read: Read,
         /// No more than so many bytes.
         limit: u32,
+        /// To be sent back as it is with the next question: what the prompt showed, so that a yes counts only for that.
+        context: Option<String>,
     },
+}
+
+/// What a command needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Read {
+    /// One line, from a terminal; where there is none, all of standard input.
+    Line,
+    /// All of standard input.
+    All,
+    /// A file. Only the operator's own program reads one, and only if its name is one of the words that it has sent.
+    File(String),
 }
 
 /// What a command wrote.

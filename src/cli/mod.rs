@@ -3,12 +3,13 @@
 
 use crate::app::{
     authority::Console,
-    protocol::{AdminCommand, CommandAnswer, Output, Terminal},
+    protocol::{AdminCommand, CommandAnswer, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal},
 };
 use rustix::termios::tcgetwinsize;
 use std::{
     ffi::OsString,
-    io::{BufRead, IsTerminal, Read, Write},
+    fs::File,
+    io::{BufRead, IsTerminal, Read as _, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -43,7 +44,7 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Vec<
 }
 
 async fn run(authority: &impl Console, words: Vec<String>) -> ExitCode {
-    let mut command = AdminCommand { words, terminal: terminal(), input: None };
+    let mut command = AdminCommand { words, terminal: terminal(), inputs: Vec::new(), context: None };
     loop {
         let answer = match authority.run(&command).await {
             Ok(answer) => answer,
@@ -57,12 +58,18 @@ async fn run(authority: &impl Console, words: Vec<String>) -> ExitCode {
         };
         match answer {
             CommandAnswer::Output(output) => return show(&output),
-            // It asked, and was answered: asking again would never end.
-            CommandAnswer::Input { .. } if command.input.is_some() => return fail("the input was not understood", 1),
-            CommandAnswer::Input { prompt, line, limit } => match read(&prompt, line, limit) {
-                Ok(input) => command.input = Some(input),
-                Err(error) => return fail(&format!("standard input: {error}"), 1),
-            },
+            CommandAnswer::Input { .. } if command.inputs.len() == MAX_INPUTS => {
+                return fail("the command asked for input too often", 1);
+            }
+            CommandAnswer::Input { prompt, read, limit, context } => {
+                let left = MAX_LOCAL_INPUT.saturating_sub(command.inputs.iter().map(String::len).sum());
+                let limit = usize::try_from(limit).unwrap_or(left).min(left);
+                match answer_to(&prompt, &read, limit, &command.words) {
+                    Ok(input) => command.inputs.push(input),
+                    Err(problem) => return fail(&problem, 1),
+                }
+                command.context = context;
+            }
         }
     }
 }
@@ -74,18 +81,37 @@ fn terminal() -> Option<Terminal> {
     Some(Terminal { columns: size.ws_col.max(1) })
 }
 
-fn read(prompt: &str, line: bool, limit: u32) -> std::io::Result<String> {
+/// Shows the prompt and reads what is asked for. Whoever serves the socket does not choose which files are read: only
+/// what the operator has named among the words is.
+fn answer_to(prompt: &str, what: &Read, limit: usize, words: &[String]) -> Result<String, String> {
     let mut error = std::io::stderr();
-    error.write_all(prompt.as_bytes())?;
-    error.flush()?;
+    let shown = error.write_all(prompt.as_bytes()).and_then(|()| error.flush());
+    shown.map_err(|error| format!("standard error: {error}"))?;
+    let stdin = |error| format!("standard input: {error}");
+    match what {
+        Read::Line => line(std::io::stdin().lock(), limit).map_err(stdin),
+        Read::All => all(std::io::stdin().lock(), limit).map_err(stdin),
+        Read::File(name) if words.contains(name) => {
+            File::open(name).and_then(|file| all(file, limit)).map_err(|error| format!("{name}: {error}"))
+        }
+        Read::File(_) => Err("the authority asked for a file that was not named; it was not read".into()),
+    }
+}
+
+fn line(from: impl BufRead, limit: usize) -> std::io::Result<String> {
     let mut text = String::new();
-    let mut input = std::io::stdin().lock().take(u64::from(limit) + 1);
-    if line {
-        input.read_line(&mut text)?
-    } else {
-        input.read_to_string(&mut text)?
-    };
-    if text.len() > limit as usize {
+    from.take(limit as u64 + 1).read_line(&mut text)?;
+    within(text, limit)
+}
+
+fn all(from: impl std::io::Read, limit: usize) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(limit as u64 + 1).read_to_string(&mut text)?;
+    within(text, limit)
+}
+
+fn within(text: String, limit: usize) -> std::io::Result<String> {
+    if text.len() > limit {
         return Err(std::io::Error::other(format!("more than {limit} bytes")));
     }
     Ok(text)
@@ -106,4 +132,26 @@ fn show(output: &Output) -> ExitCode {
 fn fail(text: &str, exit: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "certgate: {text}");
     ExitCode::from(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_was_named_is_read_and_not_beyond_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f").to_str().unwrap().to_owned();
+        std::fs::write(&path, "12345678").unwrap();
+        let words = ["apply".to_owned(), path.clone()];
+        let read = |name: &str, limit| answer_to("", &Read::File(name.to_owned()), limit, &words);
+        assert_eq!(read(&path, 8).as_deref(), Ok("12345678"));
+        assert_eq!(read(&path, 7), Err(format!("{path}: more than 7 bytes")));
+        for other in ["/etc/hostname", &format!("{path}/"), &path[1..], "apply"] {
+            let problem = read(other, 8).unwrap_err();
+            assert!(problem.contains("was not read") || other == "apply", "{problem}");
+        }
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(read(&path, 8).unwrap_err().contains("valid UTF-8"));
+    }
 }

@@ -26,13 +26,17 @@ pub use grammar::grammar;
 
 use crate::app::{
     App, AppError, Asker, Bastion,
-    protocol::{CommandAnswer, Output, Terminal},
+    protocol::{CommandAnswer, MAX_INPUT, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal},
 };
 use grammar::{Command, CommandLine};
 use reply::Reply;
-use std::sync::Arc;
+use sha2::{Digest, Sha256};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-/// The most that a command reads from standard input, in bytes: a key, or an answer.
+/// The most that a command reads at once unless it says otherwise, in bytes: a key, a document, or an answer.
 const INPUT_LIMIT: u32 = 64 * 1024;
 
 /// The most words of a command line, and so the most that the parser has to look at.
@@ -45,8 +49,10 @@ pub struct Invocation {
     pub words: Vec<String>,
     /// The terminal, if there is one.
     pub terminal: Option<Terminal>,
-    /// What was typed or sent when input was asked for.
-    pub input: Option<String>,
+    /// What was typed or sent each time that input was asked for, in order.
+    pub inputs: Vec<String>,
+    /// What came with the last question, as it was sent.
+    pub context: Option<String>,
 }
 
 /// Why a command has no reply.
@@ -58,8 +64,12 @@ pub(crate) enum Stop {
     Input {
         /// For a person.
         prompt: String,
-        /// One line, or everything.
-        line: bool,
+        /// What.
+        read: Read,
+        /// No more than so many bytes.
+        limit: u32,
+        /// What the answer is to be taken for.
+        context: Option<String>,
     },
     /// What was given cannot be used; one line.
     Refused(String),
@@ -76,6 +86,8 @@ pub(crate) struct Context<'a> {
     pub(crate) app: &'a Arc<App>,
     pub(crate) asker: &'a Asker,
     pub(crate) invocation: &'a Invocation,
+    /// How many inputs have been taken: a command that asks twice runs three times, and takes them in the same order.
+    taken: AtomicUsize,
 }
 
 impl Context<'_> {
@@ -91,23 +103,70 @@ impl Context<'_> {
 
     /// Goes on only if a person at a terminal says yes, or `--yes` was given.
     pub(crate) fn confirm(&self, yes: bool, question: impl FnOnce() -> String) -> Result<(), Stop> {
+        self.confirm_shown(yes, None, |_| question())
+    }
+
+    /// The same, and the yes counts only for what was shown. If that is something else by the time the answer comes, it
+    /// is asked again; `question` is told so.
+    pub(crate) fn confirm_shown(
+        &self,
+        yes: bool,
+        shown: Option<&str>,
+        question: impl FnOnce(bool) -> String,
+    ) -> Result<(), Stop> {
         if yes {
             return Ok(());
         }
         if self.invocation.terminal.is_none() {
             return Err(Stop::Refused("this needs a yes: add --yes, or run it at a terminal (ssh -t)".into()));
         }
-        match self.invocation.input.as_deref().map(str::trim) {
-            None => Err(Stop::Input { prompt: format!("{} [y/N] ", question()), line: true }),
-            Some("y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
+        // The last one: those before were for what is no longer so.
+        let answer = self.invocation.inputs.get(self.taken.load(Ordering::Relaxed)..).and_then(<[_]>::last);
+        let context = shown.map(digest);
+        match answer.map(|answer| answer.trim()) {
+            Some("y" | "Y" | "yes" | "Yes" | "YES") if self.invocation.context == context => Ok(()),
+            None | Some("y" | "Y" | "yes" | "Yes" | "YES") => Err(Stop::Input {
+                prompt: format!("{} [y/N] ", question(answer.is_some())),
+                read: Read::Line,
+                limit: INPUT_LIMIT,
+                context,
+            }),
             Some(_) => Err(Stop::Refused("not confirmed; nothing was changed".into())),
         }
     }
 
     /// What came on standard input.
     pub(crate) fn input(&self) -> Result<&str, Stop> {
-        self.invocation.input.as_deref().ok_or(Stop::Input { prompt: String::new(), line: false })
+        self.read(Read::All, INPUT_LIMIT)
     }
+
+    /// What is in the file that a word names, `-` for standard input. Through a gateway there is only that: a file would
+    /// be one of the gateway's machine.
+    #[allow(dead_code, reason = "the commands that take files follow")]
+    pub(crate) fn file(&self, name: &str, limit: u32) -> Result<&str, Stop> {
+        match (name, self.asker) {
+            ("-", _) => self.read(Read::All, limit),
+            (name, Asker::Operator { .. }) => self.read(Read::File(name.to_owned()), limit),
+            (_, Asker::Account { .. }) => {
+                Err(Stop::Refused("files are read from standard input here: give - as its name, and < FILE".into()))
+            }
+        }
+    }
+
+    fn read(&self, read: Read, limit: u32) -> Result<&str, Stop> {
+        match self.invocation.inputs.get(self.taken.fetch_add(1, Ordering::Relaxed)) {
+            Some(input) if input.len() > limit as usize => {
+                Err(Stop::Refused(format!("the input is longer than {limit} bytes")))
+            }
+            Some(input) => Ok(input),
+            None => Err(Stop::Input { prompt: String::new(), read, limit, context: None }),
+        }
+    }
+}
+
+/// For comparison only.
+fn digest(shown: &str) -> String {
+    Sha256::digest(shown).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn program(app: &App, asker: &Asker) -> String {
@@ -123,8 +182,8 @@ fn program(app: &App, asker: &Asker) -> String {
 /// Runs a command.
 pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> CommandAnswer {
     let program = program(app, asker);
-    if invocation.words.len() > MAX_WORDS {
-        return output(Output { stderr: format!("more than {MAX_WORDS} words\n"), exit: 2, ..Output::default() });
+    if let Some(problem) = too_much(asker, &invocation) {
+        return output(Output { stderr: problem + "\n", exit: 2, ..Output::default() });
     }
     // Before the parser, which repeats what it does not understand.
     if invocation.words.join(" ").contains("PRIVATE KEY") {
@@ -136,10 +195,12 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
         Err(Output { stdout, stderr, exit }) => return output(Output { stdout, stderr, exit }),
     };
     let json = line.json;
-    let context = Context { app, asker, invocation: &invocation };
+    let context = Context { app, asker, invocation: &invocation, taken: AtomicUsize::new(0) };
     match dispatch(&context, line).await {
         Ok(reply) => output(reply.render(json)),
-        Err(Stop::Input { prompt, line }) => CommandAnswer::Input { prompt, line, limit: INPUT_LIMIT },
+        Err(Stop::Input { prompt, read, limit, context }) => {
+            CommandAnswer::Input { prompt: visible(&prompt), read, limit, context }
+        }
         Err(Stop::Refused(text)) => output(Output { stderr: format!("{text}\n"), exit: 1, ..Output::default() }),
         Err(Stop::Failed(error)) => {
             let text = match asker {
@@ -154,16 +215,33 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
     }
 }
 
+/// What whoever asks has to keep to; a gateway and the operator's own program do.
+fn too_much(asker: &Asker, invocation: &Invocation) -> Option<String> {
+    let limit = match asker {
+        Asker::Operator { .. } => MAX_LOCAL_INPUT,
+        Asker::Account { .. } => MAX_INPUT,
+    };
+    if invocation.words.len() > MAX_WORDS {
+        return Some(format!("more than {MAX_WORDS} words"));
+    }
+    if invocation.inputs.len() > MAX_INPUTS {
+        return Some(format!("more than {MAX_INPUTS} inputs"));
+    }
+    (invocation.inputs.iter().map(String::len).sum::<usize>() > limit)
+        .then(|| format!("the input is longer than {limit} bytes"))
+}
+
 /// Runs a command line as `ssh BASTION WORDS…` sends it: one string, quoted as for a POSIX shell.
 pub async fn run_line(
     app: &Arc<App>,
     asker: &Asker,
     line: &str,
     terminal: Option<Terminal>,
-    input: Option<String>,
+    inputs: Vec<String>,
+    context: Option<String>,
 ) -> CommandAnswer {
     match shell_words::split(line) {
-        Ok(words) => run(app, asker, Invocation { words, terminal, input }).await,
+        Ok(words) => run(app, asker, Invocation { words, terminal, inputs, context }).await,
         Err(_) => {
             let stderr = "the command line has a quote that is not closed\n".into();
             output(Output { stderr, exit: 2, ..Output::default() })

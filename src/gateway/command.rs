@@ -10,7 +10,7 @@ use super::{
 };
 use crate::app::{
     authority::Authority,
-    protocol::{CommandAnswer, CommandRequest, Credential, Output, RunCommand, Terminal},
+    protocol::{CommandAnswer, CommandRequest, Credential, MAX_INPUT, MAX_INPUTS, Output, Read, RunCommand, Terminal},
 };
 use russh::{ChannelWriteHalf, server::Msg};
 use std::{sync::Arc, time::Duration};
@@ -19,14 +19,8 @@ use tokio::{sync::Semaphore, time::timeout};
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
 
-/// The most that a command reads, whatever it asks for.
-pub(super) const MAX_INPUT: usize = 256 * 1024;
-
 /// How long somebody may think about a prompt.
 const INPUT_WITHIN: Duration = Duration::from_secs(300);
-
-/// How often a command may ask for input.
-const MAX_PROMPTS: usize = 8;
 
 /// Exit status for a line that cannot be understood.
 const USAGE: u32 = 2;
@@ -90,9 +84,10 @@ impl<A: Authority> Command<A> {
             credential: self.credential.clone(),
             line,
             terminal: None,
-            input: None,
+            inputs: Vec::new(),
+            context: None,
         };
-        for _ in 0..MAX_PROMPTS {
+        loop {
             request.terminal = self.terminal.get().map(|columns| Terminal { columns });
             // A command may change something: it is asked once, and only an authority that is away is waited for
             // by the one who types it again.
@@ -107,27 +102,33 @@ impl<A: Authority> Command<A> {
                     let status = output.exit.into();
                     return Outcome { output, status };
                 }
-                Ok(CommandAnswer::Input { prompt, line, limit }) => {
+                Ok(CommandAnswer::Input { prompt, read, limit, context }) => {
+                    if request.inputs.len() == MAX_INPUTS {
+                        return Outcome::failed("the command asked for input too often", 1);
+                    }
                     if self.write(Some(STDERR), &prompt).await.is_err() {
                         return Outcome::failed("the connection ended", 1);
                     }
-                    let limit = usize::try_from(limit).unwrap_or(MAX_INPUT).min(MAX_INPUT);
-                    let read = async {
-                        if line && self.terminal.get().is_some() {
-                            self.read_line(limit).await
-                        } else {
-                            self.read_all(limit).await
-                        }
-                    };
-                    match timeout(INPUT_WITHIN, read).await {
-                        Ok(Ok(input)) => request.input = Some(input),
+                    let left = MAX_INPUT.saturating_sub(request.inputs.iter().map(String::len).sum());
+                    let limit = usize::try_from(limit).unwrap_or(left).min(left);
+                    match timeout(INPUT_WITHIN, self.read(&read, limit)).await {
+                        Ok(Ok(input)) => request.inputs.push(input),
                         Ok(Err(outcome)) => return outcome,
                         Err(_) => return Outcome::failed("no input came in time", 1),
                     }
+                    request.context = context;
                 }
             }
         }
-        Outcome::failed("the command asked for input too often", 1)
+    }
+
+    async fn read(&self, what: &Read, limit: usize) -> Result<String, Outcome> {
+        match what {
+            Read::Line if self.terminal.get().is_some() => self.read_line(limit).await,
+            Read::Line | Read::All => self.read_all(limit).await,
+            // It would be one of this machine, not of the one who asks.
+            Read::File(_) => Err(Outcome::failed("a gateway reads no files; give it on standard input", USAGE)),
+        }
     }
 
     async fn read_all(&self, limit: usize) -> Result<String, Outcome> {

@@ -9,7 +9,7 @@ use super::{
     algorithms,
     auth::{AWAY, Identity, authenticate, patiently_connected},
     channels::{Channels, Columns, Entry, Served, WhenFull},
-    command::{Command, MAX_INPUT},
+    command::Command,
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST},
     inlet::Inlet,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::{
         authority::Authority,
-        protocol::{JOIN_LOGIN, NODE_SUBSYSTEM, Presented},
+        protocol::{JOIN_LOGIN, MAX_INPUT, NODE_SUBSYSTEM, Presented},
     },
     domain::{MAX_KEY_BYTES, PublicKey},
 };

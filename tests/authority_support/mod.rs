@@ -104,7 +104,7 @@ impl World {
         terminal: Option<Terminal>,
         input: Option<&str>,
     ) -> CommandAnswer {
-        command::run_line(&self.app, asker, line, terminal, input.map(str::to_owned)).await
+        command::run_line(&self.app, asker, line, terminal, input.iter().map(|&i| i.to_owned()).collect(), None).await
     }
 
     pub async fn operator(&self, line: &str) -> Output {

@@ -93,9 +93,21 @@ impl Fake {
                 self.commands.lock().unwrap().push(request.clone());
                 let output =
                     |stdout: String| CommandAnswer::Output(Output_ { stdout, stderr: "a word\n".into(), exit: 3 });
-                write(match (&*request.line, request.input) {
-                    ("ask", None) => CommandAnswer::Input { prompt: "sure? ".into(), line: true, limit: 64 },
-                    ("ask", Some(input)) => output(format!("got {input}\n")),
+                let input = |prompt: &str, read, context: Option<&str>| CommandAnswer::Input {
+                    prompt: prompt.into(),
+                    read,
+                    limit: 64,
+                    context: context.map(str::to_owned),
+                };
+                let given: Vec<&str> = request.inputs.iter().map(String::as_str).collect();
+                write(match (&*request.line, &*given) {
+                    ("ask", []) => input("sure? ", Read::Line, None),
+                    ("ask", [answer]) => output(format!("got {answer}\n")),
+                    ("twice", []) => input("", Read::All, None),
+                    ("twice", [_]) => input("sure? ", Read::Line, Some("what was shown")),
+                    ("twice", given) => output(format!("got {given:?} for {:?}\n", request.context)),
+                    ("ask for ever", _) => input("more? ", Read::Line, None),
+                    ("file", _) => input("", Read::File("/etc/hostname".into()), None),
                     (line, _) => output(format!("line <{line}>\n")),
                 })
             }
