@@ -138,6 +138,23 @@ impl App {
         Ok(self.change(asker, Action::KeyAdd, None, object, decide).await?.0)
     }
 
+    /// Whether a key is the last one of its account.
+    ///
+    /// # Errors
+    /// The asker may not remove it, or it is not there.
+    pub async fn preview_key_removal(
+        self: &Arc<Self>,
+        asker: &Asker,
+        email: Option<&Email>,
+        key: Fingerprint,
+    ) -> Result<bool, AppError> {
+        let look = |directory: &Directory, caller: &Caller, _: &_| {
+            let account = owner_of(directory, caller, email, key)?;
+            Ok(directory.keys_of(account.id).count() == 1)
+        };
+        self.preview(asker, Action::KeyRemove, None, key.to_string(), look).await
+    }
+
     /// Removes a key: one's own, or `email`'s as operator. Certificates on it are refused from then on.
     ///
     /// # Errors
@@ -151,11 +168,7 @@ impl App {
         let longest = self.site.certificates.max_ttl.max(self.site.certificates.ttl).duration();
         let app = self.clone();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
-            let account = subject(ledger.directory, caller, email.as_ref())?;
-            let own = ledger.directory.key(&key).is_some_and(|entry| entry.account == account.id);
-            if !own {
-                return Err(Denial::plain(Reason::NotFound, format!("{key} is not a key of {}", account.email)));
-            }
+            let account = owner_of(ledger.directory, caller, email.as_ref(), key)?;
             // Longer than any that can be issued today, and than those that were when other settings held.
             let alive = lock(&app.live).values().filter(|r| r.key == key).map(|r| r.valid_before).max();
             let denied_until = alive.unwrap_or(now).max(now.after(longest));
@@ -185,6 +198,20 @@ pub(super) fn subject<'d>(
             }
         }
     }
+}
+
+/// The account that a command is about, if a key is one of its keys.
+fn owner_of<'d>(
+    directory: &'d Directory,
+    caller: &Caller,
+    email: Option<&Email>,
+    key: Fingerprint,
+) -> Result<&'d Arc<Account>, Denial> {
+    let account = subject(directory, caller, email)?;
+    if directory.key(&key).is_none_or(|entry| entry.account != account.id) {
+        return Err(Denial::plain(Reason::NotFound, format!("{key} is not a key of {}", account.email)));
+    }
+    Ok(account)
 }
 
 pub(super) fn account_named<'d>(directory: &'d Directory, email: &Email) -> Result<&'d Arc<Account>, Denial> {

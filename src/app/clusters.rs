@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AccountId, CertificateRecord, Cluster, ClusterId, ClusterKind, ClusterName, ClusterPath, MountPath, Mutation,
-        NodeCounts, ProjectPath, Serial, SessionId, Size, Version, Volume, VolumeId, VolumeName,
+        AccountId, CertificateRecord, Cluster, ClusterId, ClusterKind, ClusterName, ClusterPath, Directory, MountPath,
+        Mutation, NodeCounts, ProjectId, ProjectPath, Serial, SessionId, Size, Version, Volume, VolumeId, VolumeName,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
@@ -53,19 +53,29 @@ impl App {
         Ok(answer)
     }
 
+    /// How many nodes the deletion of a cluster will take with it.
+    ///
+    /// # Errors
+    /// The asker may not delete it, or it is not there.
+    pub async fn preview_cluster_deletion(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &ClusterPath,
+    ) -> Result<usize, AppError> {
+        let look =
+            |directory: &Directory, _: &Caller, grant: &Grant| Ok(directory.nodes_of(grant.cluster()?.id).count());
+        self.preview(asker, Action::ClusterDelete, path, path.to_string(), look).await
+    }
+
     /// Deletes a cluster with its nodes. Its name stays taken.
     ///
     /// # Errors
     /// Refused, or not durable.
     pub async fn delete_cluster(self: &Arc<Self>, asker: &Asker, path: ClusterPath) -> Result<Version, AppError> {
-        let project = self.authorized_project(asker, Action::ClusterDelete, &path)?;
-        let object = path.to_string();
-        let decide = move |ledger: Ledger<'_>, _: &Caller, _: &Grant, now| {
-            let unknown = || Denial::not_found("cluster", &path, format!("no cluster {path}"));
-            let cluster = ledger.directory.cluster_at(&path).ok_or_else(unknown)?.id;
-            Ok(Decided::one(Mutation::ClusterDeleted { cluster, at: now }, ()))
+        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, now| {
+            Ok(Decided::one(Mutation::ClusterDeleted { cluster: grant.cluster()?.id, at: now }, ()))
         };
-        Ok(self.change(asker, Action::ClusterDelete, Some(&project), object, decide).await?.1)
+        Ok(self.change(asker, Action::ClusterDelete, &path, path.to_string(), decide).await?.1)
     }
 
     /// Creates a volume in a project.
@@ -94,6 +104,22 @@ impl App {
         Ok(())
     }
 
+    /// Whether there is a volume that can be deleted.
+    ///
+    /// # Errors
+    /// The asker may not delete it, or it is not there.
+    pub async fn preview_volume_deletion(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &ProjectPath,
+        name: &VolumeName,
+    ) -> Result<(), AppError> {
+        let look = |directory: &Directory, _: &Caller, grant: &Grant| {
+            volume_named(directory, grant.project()?.0.id, name).map(drop)
+        };
+        self.preview(asker, Action::VolumeDelete, Some(path), format!("{path} {name}"), look).await
+    }
+
     /// Deletes a volume.
     ///
     /// # Errors
@@ -106,9 +132,7 @@ impl App {
     ) -> Result<(), AppError> {
         let object = format!("{path} {name}");
         let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0.id;
-            let unknown = || Denial::not_found("volume", &name, format!("no volume {name}"));
-            let volume = ledger.directory.volume_named(project, &name).ok_or_else(unknown)?.id;
+            let volume = volume_named(ledger.directory, grant.project()?.0.id, &name)?.id;
             Ok(Decided::one(Mutation::VolumeDeleted { volume, at: now }, ()))
         };
         self.change(asker, Action::VolumeDelete, Some(&path), object, decide).await?;
@@ -174,6 +198,15 @@ impl App {
         lock(&self.hub).broadcast(&Event::End { session: id, reason: format!("ended by {by}") });
         Ok(())
     }
+}
+
+fn volume_named<'d>(
+    directory: &'d Directory,
+    project: ProjectId,
+    name: &VolumeName,
+) -> Result<&'d Arc<Volume>, Denial> {
+    let unknown = || Denial::not_found("volume", name, format!("no volume {name}"));
+    directory.volume_named(project, name).ok_or_else(unknown)
 }
 
 fn account_of(caller: &Caller) -> Option<AccountId> {

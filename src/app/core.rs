@@ -10,10 +10,8 @@ use super::{
 use crate::{
     audit::{Event, Outcome},
     ca::CaKeys,
-    domain::{
-        Actor, CertificateRecord, ClusterId, Directory, Mutation, NodeId, ProjectPath, Serial, Timestamp, Version,
-    },
-    policy::{Action, Caller, CertificateSettings, Denial, Grant, NodeNetworks, authorize, identify},
+    domain::{Actor, CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
+    policy::{Action, Caller, CertificateSettings, Denial, Grant, NodeNetworks, Place, authorize, identify},
     store::{Change, Ledger, Store},
 };
 use serde::Deserialize;
@@ -107,6 +105,28 @@ impl Asker {
             Self::Account { connection, .. } => Some(connection.clone()),
         }
     }
+
+    /// What the audit log gets about something that was asked.
+    fn event(
+        &self,
+        at: Timestamp,
+        actor: Actor,
+        action: Action,
+        object: String,
+        outcome: Outcome,
+        detail: String,
+    ) -> Event {
+        Event {
+            at,
+            actor,
+            source: self.source(),
+            connection: self.connection(),
+            action: action.as_str().into(),
+            object,
+            outcome,
+            detail,
+        }
+    }
 }
 
 /// What a decision to change something says.
@@ -194,14 +214,40 @@ impl App {
         &self,
         asker: &Asker,
         action: Action,
-        project: Option<&ProjectPath>,
+        place: impl Into<Place>,
         look: impl FnOnce(&Directory, &Caller, &Grant) -> Result<T, Denial>,
     ) -> Result<T, AppError> {
         let directory = self.directory();
         let now = self.now();
         let caller = self.caller(&directory, asker, now)?;
-        let grant = authorize(&directory, &caller, action, project, now)?;
+        let grant = authorize(&directory, &caller, action, &place.into(), now)?;
         Ok(look(&directory, &caller, &grant)?)
+    }
+
+    /// Looks at what a change would do, before somebody is asked whether it shall be made. What would be refused is
+    /// refused here, and recorded as the change itself would have recorded it.
+    ///
+    /// # Errors
+    /// The asker may not make the change, `look` says no, or the refusal could not be made durable.
+    pub(super) async fn preview<T>(
+        self: &Arc<Self>,
+        asker: &Asker,
+        action: Action,
+        place: impl Into<Place>,
+        object: String,
+        look: impl FnOnce(&Directory, &Caller, &Grant) -> Result<T, Denial>,
+    ) -> Result<T, AppError> {
+        let looked = self.view(asker, action, place, look);
+        if let Err(AppError::Denied(denial)) = &looked {
+            let (app, asker, detail) = (self.clone(), asker.clone(), denial.for_the_record());
+            let refusal = move |ledger: Ledger<'_>| {
+                let actor = app.actor(ledger.directory, &asker);
+                let event = asker.event(app.now(), actor, action, object, Outcome::Refused, detail);
+                Some(Change { events: vec![event], ..Change::default() })
+            };
+            self.store.transact(Box::new(refusal)).await?;
+        }
+        looked
     }
 
     fn caller(&self, directory: &Directory, asker: &Asker, now: Timestamp) -> Result<Caller, Denial> {
@@ -224,29 +270,20 @@ impl App {
         self: &Arc<Self>,
         asker: &Asker,
         action: Action,
-        project: Option<&ProjectPath>,
+        place: impl Into<Place>,
         object: String,
         decide: impl FnOnce(Ledger<'_>, &Caller, &Grant, Timestamp) -> Result<Decided<T>, Denial> + Send + 'static,
     ) -> Result<(T, Version), AppError> {
-        let (app, asker, project) = (self.clone(), asker.clone(), project.cloned());
+        let (app, asker, place) = (self.clone(), asker.clone(), place.into());
         let slot = Arc::new(Mutex::new(None));
         let filled = slot.clone();
         let decision = move |ledger: Ledger<'_>| {
             // The clock is read here, on the writer, so that no event is dated before the one it follows.
             let now = app.now();
             let actor_of_asker = app.actor(ledger.directory, &asker);
-            let event = |outcome, detail: String| Event {
-                at: now,
-                actor: actor_of_asker,
-                source: asker.source(),
-                connection: asker.connection(),
-                action: action.as_str().into(),
-                object,
-                outcome,
-                detail,
-            };
+            let event = |outcome, detail| asker.event(now, actor_of_asker, action, object, outcome, detail);
             let decided = app.caller(ledger.directory, &asker, now).and_then(|caller| {
-                let grant = authorize(ledger.directory, &caller, action, project.as_ref(), now)?;
+                let grant = authorize(ledger.directory, &caller, action, &place, now)?;
                 decide(ledger, &caller, &grant, now)
             });
             match decided {
@@ -255,7 +292,7 @@ impl App {
                     Some(Change { mutations, certificate, events: vec![event(Outcome::Done, detail)] })
                 }
                 Err(denial) => {
-                    let detail = format!("{}: {}", denial.reason, denial.operator);
+                    let detail = denial.for_the_record();
                     *lock(&filled) = Some(Err(denial));
                     Some(Change { events: vec![event(Outcome::Refused, detail)], ..Change::default() })
                 }

@@ -3,9 +3,10 @@
 use super::{
     core::{App, Asker, lock},
     error::AppError,
+    nodes::cluster_of,
 };
 use crate::{
-    domain::{Account, AccountState, ClusterPath, Directory, Email, NodeId, NodePath, Target, Timestamp},
+    domain::{Account, AccountState, Directory, Email, NodeId, NodePath, Target, Timestamp},
     policy::{Action, Denial, OpenTarget, Reason, identify, open},
 };
 use serde::Serialize;
@@ -62,8 +63,7 @@ impl App {
             Ok(caller.identity().is_some_and(|identity| identity.account().email == *email))
         })?;
         if !own {
-            let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
-            self.authorized_project(asker, Action::Explain, &at)?;
+            self.view(asker, Action::Explain, &cluster_of(path), |_, _, _| Ok(()))?;
         }
         let (directory, now) = (self.directory(), self.now());
         let verdict = verdict(&directory, email, &path.to_string(), now);
@@ -74,7 +74,7 @@ impl App {
             Err(denial) => voice(denial),
         };
         // Who is not in the project is told nothing of its nodes, not even whether they are there.
-        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let at = cluster_of(path);
         let project = directory.cluster_at(&at).map(|cluster| cluster.project);
         let subject = directory.account_with_email(email);
         let member = project.zip(subject).is_some_and(|(p, a)| directory.membership(p, a.id).is_some());
@@ -111,7 +111,7 @@ impl App {
         );
         let keys = directory.keys_of(account.id).count();
         step("key", keys > 0, format!("{keys} registered"));
-        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
+        let at = cluster_of(path);
         let project = directory.cluster_at(&at).and_then(|cluster| directory.project(cluster.project));
         let left = project.is_some_and(|project| directory.departure(account.id, project.id).is_some());
         let node = directory.node_at(path).filter(|_| !hidden);
@@ -175,12 +175,11 @@ impl App {
     /// Refused, or the asker cannot know of such a node.
     pub fn reach(&self, asker: &Asker, target: &Target) -> Result<Vec<Reacher>, AppError> {
         let at = match target {
-            Target::Node(path) => ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() },
+            Target::Node(path) => cluster_of(path),
             Target::Cluster(path) => path.clone(),
         };
-        let project = self.authorized_project(asker, Action::Reach, &at)?;
         let now = self.now();
-        self.view(asker, Action::Reach, Some(&project), |directory, _, grant| {
+        self.view(asker, Action::Reach, &at, |directory, _, grant| {
             let hosts: Vec<String> = match target {
                 Target::Node(path) => {
                     let unknown = || Denial::not_found("node", path, format!("no node {path}"));

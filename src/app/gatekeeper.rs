@@ -131,7 +131,7 @@ impl App {
             action: "authenticate".into(),
             object: "certificate".into(),
             outcome: Outcome::Refused,
-            detail: format!("{}: {}", denial.reason, denial.operator),
+            detail: denial.for_the_record(),
         })
         .await;
     }
@@ -150,11 +150,7 @@ impl App {
             Err(denial) => {
                 // What was asked for may hold anything; the audit log gets it quoted.
                 let asked: String = request.host.chars().take(255).collect();
-                (
-                    Outcome::Refused,
-                    format!("{asked:?}:{}", request.port),
-                    format!("{}: {}", denial.reason, denial.operator),
-                )
+                (Outcome::Refused, format!("{asked:?}:{}", request.port), denial.for_the_record())
             }
         };
         let actor = self.actor(&self.directory(), &asker);

@@ -1,8 +1,8 @@
 //! Who may open which node, and what a certificate covers: the decisions against tiny obvious models of them.
 
 use crate::policy::{
-    Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Reason, authorize, identify, issue, open,
-    still_open,
+    Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Place, Reason, authorize, identify,
+    issue, open, still_open,
     test_world::{NOW, World, key},
 };
 use crate::{
@@ -163,6 +163,6 @@ fn a_narrow_certificate_does_not_become_a_wide_one() {
     let wide = issue(&world.directory, &identity, &IssueRequest::default(), &settings, Serial(8), NOW);
     assert!(wide.is_err());
     let caller = Caller::Account(identity);
-    let change = authorize(&world.directory, &caller, Action::KeyAdd, None, NOW);
+    let change = authorize(&world.directory, &caller, Action::KeyAdd, &Place::Nowhere, NOW);
     assert_eq!(change.unwrap_err().reason, Reason::OutOfScope);
 }

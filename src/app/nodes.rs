@@ -10,10 +10,10 @@ use crate::{
     audit::{Event, Outcome},
     bundle::{SignedBundle, farewell},
     domain::{
-        Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, ProjectPath, Timestamp,
-        TokenHash, Ttl, Version,
+        Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, Timestamp, TokenHash,
+        Ttl, Version,
     },
-    policy::{Action, Denial, NodeNetworks, Reason},
+    policy::{Action, Caller, Denial, Grant, NodeNetworks, Reason},
     store::{Change, Ledger},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -39,42 +39,13 @@ pub struct TokenRequest {
 }
 
 impl App {
-    /// The project that a node belongs to, so that the command can be authorized.
-    ///
-    /// # Errors
-    /// There is no such cluster (as far as the asker can know).
-    pub fn project_of_cluster(&self, path: &ClusterPath) -> Result<ProjectPath, AppError> {
-        let directory = self.directory();
-        let unknown = || Denial::not_found("cluster", path, format!("no cluster {path}"));
-        let cluster = directory.cluster_at(path).ok_or_else(unknown)?;
-        let project = directory.project(cluster.project).and_then(|project| directory.path_of_project(project));
-        Ok(project.ok_or_else(unknown)?)
-    }
-
     /// Makes a token that lets one machine join as one node, once.
     ///
     /// # Errors
     /// Refused, not durable, or no gateway is known that the machine could be sent to.
     pub async fn create_token(self: &Arc<Self>, asker: &Asker, request: TokenRequest) -> Result<TokenText, AppError> {
-        let at = ClusterPath { cluster: request.node.cluster.clone(), org: request.node.org.clone() };
-        let project = self.authorized_project(asker, Action::NodeToken, &at)?;
-        if let Some(address) = request.address {
-            self.site.node_networks.check(address)?;
-        }
-        // Whatever else listens on a machine is none of a project's business.
-        if request.port != 22 && matches!(asker, Asker::Account { .. }) {
-            let text =
-                "a node's sshd listens on port 22; another port can be named by operators, on the bastion itself";
-            return Err(Denial::plain(Reason::OperatorsOnly, text).into());
-        }
+        let at = cluster_of(&request.node);
         let host_keys: Vec<_> = lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.fingerprint()).collect();
-        if host_keys.is_empty() {
-            return Err(Denial::plain(
-                Reason::Conflict,
-                "no gateway is connected, so the token could not say whom the node may trust; start one and try again",
-            )
-            .into());
-        }
         let secret = self.random()?;
         let text = TokenText {
             gateways: vec![join_host_port(&self.site.bastion.host, self.site.bastion.port)],
@@ -83,12 +54,28 @@ impl App {
             secret: URL_SAFE_NO_PAD.encode(secret),
         };
         let object = request.node.to_string();
-        self.change(asker, Action::NodeToken, Some(&project), object, move |ledger, _, _, now| {
-            let unknown = || Denial::not_found("cluster", &at, format!("no cluster {at}"));
-            let cluster = ledger.directory.cluster_at(&at).ok_or_else(unknown)?;
+        let (app, to_nobody) = (self.clone(), text.host_keys.is_empty());
+        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, now: Timestamp| {
+            let cluster = grant.cluster()?.id;
+            if let Some(address) = request.address {
+                app.site.node_networks.check(address)?;
+            }
+            // Whatever else listens on a machine is none of a project's business.
+            if request.port != 22 && !grant.operator() {
+                let text =
+                    "a node's sshd listens on port 22; another port can be named by operators, on the bastion itself";
+                return Err(Denial::plain(Reason::OperatorsOnly, text));
+            }
+            if to_nobody {
+                return Err(Denial::plain(
+                    Reason::Conflict,
+                    "no gateway is connected, so the token could not say whom the node may trust; start one and try \
+                     again",
+                ));
+            }
             let token = JoinToken {
                 hash: TokenHash::of(&secret),
-                cluster: cluster.id,
+                cluster,
                 node: request.node.node,
                 role: request.role,
                 address: request.address,
@@ -97,27 +84,9 @@ impl App {
                 used: None,
             };
             Ok(Decided::one(Mutation::TokenCreated(token), ()))
-        })
-        .await?;
+        };
+        self.change(asker, Action::NodeToken, &at, object, decide).await?;
         Ok(text)
-    }
-
-    /// The project of a cluster, if the asker may do this there; otherwise the same answer as for no such cluster.
-    pub(super) fn authorized_project(
-        &self,
-        asker: &Asker,
-        action: Action,
-        at: &ClusterPath,
-    ) -> Result<ProjectPath, AppError> {
-        let project = self.project_of_cluster(at)?;
-        self.view(asker, action, Some(&project), |_, _, _| Ok(())).map_err(|error| match error {
-            // The project's name would tell a stranger that the cluster exists.
-            AppError::Denied(denial) if denial.reason == Reason::NotFound => {
-                Denial::not_found("cluster", at, denial.operator).into()
-            }
-            other => other,
-        })?;
-        Ok(project)
     }
 
     /// A machine that has proved a host key uses a token.
@@ -150,7 +119,7 @@ impl App {
                     (actor, Outcome::Done, detail, vec![used, Mutation::NodeEnrolled(node.clone())])
                 }
                 Err(denial) => {
-                    let detail = format!("{}: {}", denial.reason, denial.operator);
+                    let detail = denial.for_the_record();
                     (Actor::Stranger { key: asked.host_key.fingerprint() }, Outcome::Refused, detail, vec![])
                 }
             };
@@ -215,8 +184,8 @@ impl App {
         if request.have >= Some(version) {
             return NodeHelloAnswer::Refused;
         }
-        let cluster = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
-        let bundle = SignedBundle::sign(&farewell(cluster, version, &self.ca.public(), now), &self.ca.bundle).ok();
+        let bundle =
+            SignedBundle::sign(&farewell(cluster_of(path), version, &self.ca.public(), now), &self.ca.bundle).ok();
         NodeHelloAnswer::Welcome { bundle, host_certificate: None }
     }
 
@@ -236,22 +205,29 @@ impl App {
         self.heard.send_modify(|count| *count += 1);
     }
 
+    /// How many sessions the removal of a node will end.
+    ///
+    /// # Errors
+    /// The asker may not remove it, or it is not there.
+    pub async fn preview_node_removal(self: &Arc<Self>, asker: &Asker, path: &NodePath) -> Result<usize, AppError> {
+        let look = |directory: &Directory, _: &Caller, _: &Grant| {
+            let node = node_named(directory, path)?.id;
+            Ok(lock(&self.sessions).count_to(node))
+        };
+        self.preview(asker, Action::NodeRemove, &cluster_of(path), path.to_string(), look).await
+    }
+
     /// Removes a node: nothing is opened to it any more, its agent is sent away.
     ///
     /// # Errors
     /// Refused, or not durable.
     pub async fn remove_node(self: &Arc<Self>, asker: &Asker, path: NodePath) -> Result<Version, AppError> {
-        let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
-        let project = self.authorized_project(asker, Action::NodeRemove, &at)?;
-        let object = path.to_string();
-        let (_, version) = self
-            .change(asker, Action::NodeRemove, Some(&project), object, move |ledger, _, _, now| {
-                let unknown = || Denial::not_found("node", &path, format!("no node {path}"));
-                let node = ledger.directory.node_at(&path).ok_or_else(unknown)?;
-                Ok(Decided::one(Mutation::NodeRemoved { node: node.id, at: now }, ()))
-            })
-            .await?;
-        Ok(version)
+        let (at, object) = (cluster_of(&path), path.to_string());
+        let decide = move |ledger: Ledger<'_>, _: &Caller, _: &Grant, now| {
+            let node = node_named(ledger.directory, &path)?.id;
+            Ok(Decided::one(Mutation::NodeRemoved { node, at: now }, ()))
+        };
+        Ok(self.change(asker, Action::NodeRemove, &at, object, decide).await?.1)
     }
 
     pub(super) fn node_event(
@@ -265,7 +241,7 @@ impl App {
         let name = directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default();
         let (outcome, detail) = match decided {
             Ok(permit) => (Outcome::Done, permit.to_string()),
-            Err(denial) => (Outcome::Refused, format!("{}: {}", denial.reason, denial.operator)),
+            Err(denial) => (Outcome::Refused, denial.for_the_record()),
         };
         Event {
             at: now,
@@ -278,6 +254,14 @@ impl App {
             detail,
         }
     }
+}
+
+pub(super) fn cluster_of(node: &NodePath) -> ClusterPath {
+    ClusterPath { cluster: node.cluster.clone(), org: node.org.clone() }
+}
+
+fn node_named<'d>(directory: &'d Directory, path: &NodePath) -> Result<&'d Arc<Node>, Denial> {
+    directory.node_at(path).ok_or_else(|| Denial::not_found("node", path, format!("no node {path}")))
 }
 
 /// The node, if it is one still, and with that key.

@@ -2,12 +2,15 @@
 
 use super::{
     accounts::account_named,
-    core::{App, Asker, Decided},
+    core::{App, Asker, Decided, lock},
     error::AppError,
+    sessions::Session,
+    view_types::ProjectView,
+    views::project_view,
 };
 use crate::{
     domain::{Departure, Directory, Email, Membership, Mutation, Project, ProjectId, ProjectPath, Role, Uid, Version},
-    policy::{Action, Caller, Denial, Reason},
+    policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
 };
 use std::sync::Arc;
@@ -69,13 +72,29 @@ impl App {
         Ok(())
     }
 
+    /// What the deletion of a project will take with it.
+    ///
+    /// # Errors
+    /// The asker may not delete it.
+    pub async fn preview_project_deletion(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &ProjectPath,
+    ) -> Result<ProjectView, AppError> {
+        let look = |directory: &Directory, caller: &Caller, grant: &Grant| {
+            let (project, path) = grant.project()?;
+            Ok(project_view(directory, caller, project, path.clone()))
+        };
+        self.preview(asker, Action::ProjectDelete, Some(path), path.to_string(), look).await
+    }
+
     /// Deletes a project with its clusters, nodes and volumes. Its name and theirs stay taken.
     ///
     /// # Errors
     /// Refused, or not durable.
     pub async fn delete_project(self: &Arc<Self>, asker: &Asker, path: ProjectPath) -> Result<Version, AppError> {
         let object = path.to_string();
-        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
             let project = grant.project()?.0.id;
             Ok(Decided::one(Mutation::ProjectDeleted { project, at: now, by: caller.actor() }, ()))
         };
@@ -95,7 +114,7 @@ impl App {
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
         let at = path.clone();
-        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
             let project = grant.project()?.0.id;
             let account = account_with_key(ledger.directory, &email)?;
             if let Some(membership) = ledger.directory.membership(project, account.id) {
@@ -116,6 +135,26 @@ impl App {
         Ok(self.change(asker, Action::MemberAdd, Some(&path), object, decide).await?.1)
     }
 
+    /// How many open sessions the removal of a member will end.
+    ///
+    /// # Errors
+    /// The asker may not remove them, or it would be refused for another reason.
+    pub async fn preview_removal(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &ProjectPath,
+        email: &Email,
+        force: bool,
+    ) -> Result<usize, AppError> {
+        let look = |directory: &Directory, _: &Caller, grant: &Grant| {
+            let membership = removable(directory, grant, email, force)?;
+            let sessions = lock(&self.sessions);
+            let concerned = |s: &&Session| s.credential.account == membership.account && s.project == *path;
+            Ok(sessions.iter().filter(concerned).count())
+        };
+        self.preview(asker, Action::MemberRemove, Some(path), format!("{path} {email}"), look).await
+    }
+
     /// Removes a member. When this returns nothing is issued or opened any more; what is open is being ended.
     ///
     /// # Errors
@@ -128,11 +167,9 @@ impl App {
         force: bool,
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
-        let at = path.clone();
-        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &crate::policy::Grant, now| {
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
             let project = grant.project()?.0.id;
-            let membership = member_named(ledger.directory, project, &at, &email)?;
-            keep_an_admin(ledger.directory, membership, &at, force && grant.operator())?;
+            let membership = removable(ledger.directory, grant, &email, force)?;
             let departure = Departure { project, account: membership.account, at: now, by: caller.actor() };
             Ok(Decided {
                 mutations: vec![Mutation::MemberRemoved(departure)],
@@ -158,7 +195,7 @@ impl App {
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
         let at = path.clone();
-        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &crate::policy::Grant, _| {
+        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, _| {
             let project = grant.project()?.0.id;
             let membership = member_named(ledger.directory, project, &at, &email)?;
             if membership.role == role {
@@ -194,6 +231,19 @@ fn member_named<'d>(
     directory.account_with_email(email).and_then(|account| directory.membership(project, account.id)).ok_or_else(|| {
         Denial::plain(Reason::NotFound, format!("{email} is not in {path}; 'member list {path}' shows who is"))
     })
+}
+
+/// The membership, if it may be ended.
+fn removable<'d>(
+    directory: &'d Directory,
+    grant: &Grant,
+    email: &Email,
+    force: bool,
+) -> Result<&'d Arc<Membership>, Denial> {
+    let (project, path) = grant.project()?;
+    let membership = member_named(directory, project.id, path, email)?;
+    keep_an_admin(directory, membership, path, force && grant.operator())?;
+    Ok(membership)
 }
 
 fn keep_an_admin(

@@ -108,10 +108,8 @@ impl App {
     /// # Errors
     /// Refused.
     pub fn nodes(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<NodeView>, AppError> {
-        let project = self.authorized_project(asker, Action::NodeList, path)?;
-        self.view(asker, Action::NodeList, Some(&project), |directory, _, _| {
-            let Some(cluster) = directory.cluster_at(path) else { return Ok(Vec::new()) };
-            Ok(directory.nodes_of(cluster.id).map(|node| self.node_view(directory, node)).collect())
+        self.view(asker, Action::NodeList, path, |directory, _, grant| {
+            Ok(directory.nodes_of(grant.cluster()?.id).map(|node| self.node_view(directory, node)).collect())
         })
     }
 
@@ -191,18 +189,6 @@ impl App {
                 .collect();
             views.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
             Ok(views)
-        })
-    }
-
-    /// How many sessions somebody has to the clusters of a project: what a removal will end.
-    ///
-    /// # Errors
-    /// Refused.
-    pub fn sessions_in_project(&self, asker: &Asker, path: &ProjectPath, email: &Email) -> Result<usize, AppError> {
-        self.view(asker, Action::MemberRemove, Some(path), |directory, _, _| {
-            let Some(account) = directory.account_with_email(email) else { return Ok(0) };
-            let sessions = lock(&self.sessions);
-            Ok(sessions.iter().filter(|s| s.credential.account == account.id && s.project == *path).count())
         })
     }
 
@@ -306,7 +292,7 @@ fn projects(directory: &Directory, caller: &Caller) -> Vec<ProjectView> {
     views.collect()
 }
 
-fn project_view(
+pub(super) fn project_view(
     directory: &Directory,
     caller: &Caller,
     project: &crate::domain::Project,

@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&json!({ "cluster": cluster, "project": project, "kind": kind }), sentence))
         }
         Command::Delete { cluster, yes } => {
-            let nodes = context.app.nodes(context.asker, &cluster)?.len();
+            let nodes = context.app.preview_cluster_deletion(context.asker, &cluster).await?;
             context.confirm(yes, || format!("Delete {cluster} with {nodes} nodes?"))?;
             let version = context.app.delete_cluster(context.asker, cluster.clone()).await?;
             Ok(Reply::done(&json!({ "cluster": cluster, "version": version }), format!("deleted {cluster}")))

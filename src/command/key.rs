@@ -54,8 +54,8 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&data, format!("registered {algorithm} {fingerprint}")))
         }
         Command::Remove { fingerprint, account, yes } => {
-            let keys = context.app.keys(context.asker, account.as_ref())?;
-            if keys.len() == 1 && keys.iter().any(|key| key.fingerprint == fingerprint) {
+            let last = context.app.preview_key_removal(context.asker, account.as_ref(), fingerprint).await?;
+            if last {
                 context.confirm(yes, || {
                     format!("{fingerprint} is the last key; without one nobody can connect as this account. Remove it?")
                 })?;

@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Remove { project, email, yes, wait, force } => {
             // Refused before it asks: a question that is answered in vain annoys.
-            let open = app.sessions_in_project(asker, &project, &email)?;
+            let open = app.preview_removal(asker, &project, &email, force).await?;
             context.confirm(yes, || {
                 let ending = match open {
                     0 => String::new(),

@@ -63,7 +63,15 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::data(&json!({ "node": node, "token": token }), format!("{token}\n")).note(note))
         }
         Command::Remove { node, yes } => {
-            context.confirm(yes, || format!("Remove the node {node}? What is open to it will end."))?;
+            let open = context.app.preview_node_removal(context.asker, &node).await?;
+            context.confirm(yes, || {
+                let ending = match open {
+                    0 => String::new(),
+                    1 => " 1 open session will end.".into(),
+                    n => format!(" {n} open sessions will end."),
+                };
+                format!("Remove the node {node}?{ending}")
+            })?;
             let version = context.app.remove_node(context.asker, node.clone()).await?;
             Ok(Reply::done(&json!({ "node": node, "version": version }), format!("removed {node}")))
         }

@@ -62,7 +62,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&json!({ "project": project }), sentence))
         }
         Command::Delete { project, yes } => {
-            let view = context.app.project(context.asker, &project)?;
+            let view = context.app.preview_project_deletion(context.asker, &project).await?;
             context.confirm(yes, || {
                 format!(
                     "Delete {project} with {} clusters and {} volumes? {} members lose their access.",

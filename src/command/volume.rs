@@ -70,6 +70,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&data, sentence))
         }
         Command::Delete { project, name, yes } => {
+            context.app.preview_volume_deletion(context.asker, &project, &name).await?;
             context.confirm(yes, || format!("Delete the volume {name} of {project}?"))?;
             context.app.delete_volume(context.asker, project.clone(), name.clone()).await?;
             let sentence = format!("deleted volume {name} of {project}");

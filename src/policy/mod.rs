@@ -18,7 +18,7 @@ pub use identity::{Identity, Scope, identify, recognize};
 pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
 pub use networks::NodeNetworks;
 pub use open::{OpenPermit, OpenTarget, open, still_open};
-pub use permission::{Action, Caller, Grant, NEEDS, Need, authorize};
+pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};
 
 #[cfg(test)]
 mod hostile_tests;

@@ -4,7 +4,7 @@ use super::{
     denial::{Denial, Reason},
     identity::{Identity, Scope},
 };
-use crate::domain::{Actor, Directory, Project, ProjectPath, Timestamp};
+use crate::domain::{Actor, Cluster, ClusterPath, Directory, Project, ProjectPath, Role, Timestamp};
 use std::sync::Arc;
 
 /// Who gives a command.
@@ -129,11 +129,71 @@ actions! {
     Status = "status": Operator,
 }
 
-/// That a caller may do one thing, to one project if it is about one. Only [`authorize`] makes one.
+/// What an action is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// No project in particular.
+    Nowhere,
+    /// A project.
+    Project(ProjectPath),
+    /// A cluster. Its project decides, and is not named to those who may not know of it.
+    Cluster(ClusterPath),
+}
+
+impl From<Option<&ProjectPath>> for Place {
+    fn from(project: Option<&ProjectPath>) -> Self {
+        project.map_or(Self::Nowhere, |path| Self::Project(path.clone()))
+    }
+}
+
+impl From<&ClusterPath> for Place {
+    fn from(cluster: &ClusterPath) -> Self {
+        Self::Cluster(cluster.clone())
+    }
+}
+
+impl Place {
+    fn find(&self, directory: &Directory) -> Result<Option<Found>, Denial> {
+        match self {
+            Self::Nowhere => Ok(None),
+            Self::Project(path) => {
+                let unknown = || self.unknown(format!("no project {path}"));
+                let project = directory.project_at(path).ok_or_else(unknown)?.clone();
+                Ok(Some(Found { project, path: path.clone(), cluster: None }))
+            }
+            Self::Cluster(path) => {
+                let unknown = || self.unknown(format!("no cluster {path}"));
+                let cluster = directory.cluster_at(path).ok_or_else(unknown)?.clone();
+                let project = directory.project(cluster.project).ok_or_else(unknown)?.clone();
+                let path = directory.path_of_project(&project).ok_or_else(unknown)?;
+                Ok(Some(Found { project, path, cluster: Some(cluster) }))
+            }
+        }
+    }
+
+    /// The one answer to those who may not know whether it is there; why, for the operator.
+    fn unknown(&self, why: String) -> Denial {
+        match self {
+            Self::Nowhere => Denial::plain(Reason::Invalid, why),
+            Self::Project(path) => Denial::not_found("project", path, why),
+            Self::Cluster(path) => Denial::not_found("cluster", path, why),
+        }
+    }
+}
+
+/// A place that is there.
+#[derive(Clone, Debug)]
+struct Found {
+    project: Arc<Project>,
+    path: ProjectPath,
+    cluster: Option<Arc<Cluster>>,
+}
+
+/// That a caller may do one thing, to one project or cluster if it is about one. Only [`authorize`] makes one.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Grant {
-    project: Option<(Arc<Project>, ProjectPath)>,
+    found: Option<Found>,
     forced: bool,
 }
 
@@ -144,7 +204,16 @@ impl Grant {
     /// The action is about none; a defect, which ends as a refusal.
     pub fn project(&self) -> Result<(&Arc<Project>, &ProjectPath), Denial> {
         let none = || Denial::plain(Reason::Invalid, "this command is not about a project");
-        self.project.as_ref().map(|(project, path)| (project, path)).ok_or_else(none)
+        self.found.as_ref().map(|found| (&found.project, &found.path)).ok_or_else(none)
+    }
+
+    /// The cluster.
+    ///
+    /// # Errors
+    /// The action is about none; a defect, which ends as a refusal.
+    pub fn cluster(&self) -> Result<&Arc<Cluster>, Denial> {
+        let none = || Denial::plain(Reason::Invalid, "this command is not about a cluster");
+        self.found.as_ref().and_then(|found| found.cluster.as_ref()).ok_or_else(none)
     }
 
     /// Whether it is an operator's, who may do what protects others from themselves.
@@ -154,29 +223,23 @@ impl Grant {
     }
 }
 
-/// Whether a caller may do something, to a project if it is about one.
+/// Whether a caller may do something, to a project or cluster if it is about one.
 ///
 /// # Errors
-/// The project is not there, or not theirs (which look alike), or the caller's role is too small.
+/// The place is not there, or not theirs (which look alike), or the caller's role is too small.
 pub fn authorize(
     directory: &Directory,
     caller: &Caller,
     action: Action,
-    project: Option<&ProjectPath>,
+    place: &Place,
     now: Timestamp,
 ) -> Result<Grant, Denial> {
-    let found = match project {
-        None => None,
-        Some(path) => {
-            let unknown = || Denial::not_found("project", path, format!("no project {path}"));
-            Some((directory.project_at(path).ok_or_else(unknown)?.clone(), path.clone()))
-        }
-    };
     let identity = match caller {
-        Caller::Operator { .. } => return Ok(Grant { project: found, forced: true }),
+        Caller::Operator { .. } => return Ok(Grant { found: place.find(directory)?, forced: true }),
         Caller::Account(identity) => identity,
     };
-    // A certificate is for nodes. One that was asked for with less must not become more by way of a command.
+    // A certificate is for nodes. One that was asked for with less must not become more by way of a command. Before
+    // the place is looked for: what is there and what is not must look alike here too.
     if matches!(identity.scope(), Scope::Principals(_)) && changes(action) {
         return Err(Denial::plain(
             Reason::OutOfScope,
@@ -189,23 +252,23 @@ pub fn authorize(
             let text = format!("{} is for operators, on the bastion itself", action.as_str());
             Err(Denial::plain(Reason::OperatorsOnly, text))
         }
-        Need::Own => Ok(Grant { project: found, forced: false }),
+        Need::Own => Ok(Grant { found: None, forced: false }),
         Need::Member | Need::Admin => {
-            let Some((project, path)) = &found else {
-                return Err(Denial::plain(Reason::Invalid, format!("{} needs a project", action.as_str())));
-            };
+            let nowhere = || place.unknown(format!("{} needs a project", action.as_str()));
+            let found = place.find(directory)?.ok_or_else(nowhere)?;
             let account = identity.account();
-            let Some(membership) = directory.membership(project.id, account.id) else {
-                let stranger = Denial::not_found("project", path, format!("{} is not in {path}", account.email));
-                return Err(Denial::not_in_project(directory, account.id, project.id, now, stranger));
+            let Some(membership) = directory.membership(found.project.id, account.id) else {
+                let stranger = place.unknown(format!("{} is not in {}", account.email, found.path));
+                return Err(Denial::not_in_project(directory, account.id, found.project.id, now, stranger));
             };
-            if action.need() == Need::Admin && membership.role != crate::domain::Role::Admin {
+            if action.need() == Need::Admin && membership.role != Role::Admin {
+                let path = &found.path;
                 return Err(Denial::plain(
                     Reason::NotAdmin,
                     format!("only an admin of {path} may do that; 'member list {path}' shows who is one"),
                 ));
             }
-            Ok(Grant { project: found, forced: false })
+            Ok(Grant { found: Some(found), forced: false })
         }
     }
 }

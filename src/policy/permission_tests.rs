@@ -65,7 +65,7 @@ fn the_table_is_what_was_meant_for_everyone_and_everything() {
     assert_eq!(EXPECTED.len(), NEEDS.len(), "an action is missing here");
     for (action, expected) in EXPECTED {
         for (caller, expected) in callers.iter().zip(expected) {
-            let granted = authorize(&world.directory, caller, *action, Some(&project), NOW).is_ok();
+            let granted = authorize(&world.directory, caller, *action, &Some(&project).into(), NOW).is_ok();
             assert_eq!(granted, *expected, "{} for {}", action.as_str(), caller.actor());
         }
     }
@@ -77,7 +77,8 @@ fn what_is_not_yours_looks_like_what_does_not_exist() {
     for user in ["user2", "admin2", "admin3"] {
         let answer = |path: &str| {
             let path: ProjectPath = path.parse().unwrap();
-            let denial = authorize(&world.directory, &world.caller(user), A::MemberAdd, Some(&path), NOW).unwrap_err();
+            let denial =
+                authorize(&world.directory, &world.caller(user), A::MemberAdd, &Some(&path).into(), NOW).unwrap_err();
             (denial.reason, denial.user.replace(path.to_string().as_str(), "X"))
         };
         assert_eq!(answer("acme/ml"), answer("acme/none"), "{user}");
@@ -92,7 +93,7 @@ fn the_removed_are_told_when_and_by_whom_for_a_month() {
     let project: ProjectPath = "acme/ml".parse().unwrap();
     let told = |days: u64| {
         let now = NOW.after(std::time::Duration::from_secs(days * 86_400));
-        authorize(&world.directory, &world.caller("user1"), A::ProjectShow, Some(&project), now).unwrap_err()
+        authorize(&world.directory, &world.caller("user1"), A::ProjectShow, &Some(&project).into(), now).unwrap_err()
     };
     assert_eq!(told(0).user, "removed from acme/ml at 08:00 UTC by admin1@acme.example");
     assert_eq!(told(1).user, "removed from acme/ml at 2027-01-15 08:00 UTC by admin1@acme.example");
