@@ -297,7 +297,7 @@ async fn a_person_is_asked_before_a_removal() {
     world.node("login-0.h100.acme", 50).await;
     world.open(2, 1, "login-0.h100.acme").await.unwrap();
     let asker = world.asker(1).await;
-    let terminal = Some(Terminal { columns: 80 });
+    let terminal = Some(Terminal { columns: 80, colours: false });
     let line = "member remove acme/ml user1@acme.example";
     let asked = world.answer(&asker, line, terminal, None).await;
     let CommandAnswer::Input { prompt, read: Read::Line, context: None, .. } = asked else { panic!("was not asked") };
@@ -333,7 +333,7 @@ async fn inputs_are_bounded_in_number_and_together() {
 async fn a_yes_counts_only_for_the_question_that_it_was_given_to() {
     let world = World::story().await;
     let asker = world.asker(1).await;
-    let terminal = Some(Terminal { columns: 80 });
+    let terminal = Some(Terminal { columns: 80, colours: false });
     let line = "member remove acme/ml user1@acme.example";
     let answer = async |yes: &str, context: Option<&str>| {
         command::run_line(&world.app, &asker, line, terminal, vec![yes.into()], context.map(str::to_owned)).await

@@ -128,10 +128,18 @@ impl App {
             let name = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
             match (directory.membership(project.id, account.id), directory.departure(account.id, project.id)) {
                 (Some(m), _) => {
-                    step("membership", true, format!("{} of {name} since {} by {}", m.role, m.since, m.by));
+                    step(
+                        "membership",
+                        true,
+                        format!("{} of {name} since {} by {}", m.role, m.since.for_people(), m.by),
+                    );
                 }
                 (None, Some(gone)) => {
-                    step("membership", false, format!("removed from {name} at {} by {}", gone.at, gone.by));
+                    step(
+                        "membership",
+                        false,
+                        format!("removed from {name} at {} by {}", gone.at.for_people_at(now), gone.by),
+                    );
                 }
                 (None, None) => step("membership", false, format!("not in {name}")),
             }
@@ -164,7 +172,7 @@ impl App {
             .filter(|record| record.account == account.id && record.valid_before > now)
             .max_by_key(|record| record.valid_before);
         match latest {
-            Some(record) => (true, format!("serial {} until {}", record.serial, record.valid_before)),
+            Some(record) => (true, format!("serial {}, ends {}", record.serial, record.valid_before.near(now))),
             None => (true, "none live; the next connection fetches one".into()),
         }
     }

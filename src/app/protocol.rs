@@ -192,6 +192,17 @@ pub const MAX_LOCAL_INPUT: usize = 33 * 1024 * 1024;
 pub struct Terminal {
     /// Its width in characters, at least 1.
     pub columns: u16,
+    /// Whether it shows colours.
+    #[serde(default)]
+    pub colours: bool,
+}
+
+impl Terminal {
+    /// Whether a terminal of this type (`TERM`) shows colours.
+    #[must_use]
+    pub fn type_has_colours(term: &str) -> bool {
+        !matches!(term, "" | "dumb" | "unknown")
+    }
 }
 
 /// What the gateway does with a command.
@@ -235,6 +246,23 @@ pub struct Output {
     pub stderr: String,
     /// 0, or 1 (refused or failed), or 2 (usage).
     pub exit: u8,
+}
+
+impl Output {
+    /// Why there is nothing else to say: in words on standard error and, for a program that asked for JSON, as
+    /// `{"error": {"reason": …, "message": …}}` on standard output too. So that one always holds JSON then, and what ssh
+    /// itself says on standard error is in nobody's way.
+    #[must_use]
+    pub fn failure(reason: &str, message: &str, exit: u8, json: bool) -> Self {
+        let error = || serde_json::json!({ "error": { "reason": reason, "message": message } });
+        let stdout = if json { format!("{:#}\n", error()) } else { String::new() };
+        Self { stdout, stderr: format!("{message}\n"), exit }
+    }
+}
+
+/// Whether JSON is asked for, also by words that nobody can understand.
+pub fn wants_json<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
+    words.into_iter().take_while(|word| *word != "--").any(|word| word == "--json")
 }
 
 /// A `direct-tcpip` channel (RFC 4254, 7.2) that the peer wants.

@@ -78,7 +78,10 @@ async fn run(authority: &impl Console, words: Vec<String>) -> ExitCode {
 fn terminal() -> Option<Terminal> {
     let person = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let size = person.then(|| tcgetwinsize(std::io::stdout()).ok()).flatten()?;
-    Some(Terminal { columns: size.ws_col.max(1) })
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = !plain && std::env::var("TERM").is_ok_and(|term| Terminal::type_has_colours(&term));
+    // A terminal that does not know its width says 0.
+    Some(Terminal { columns: if size.ws_col == 0 { 80 } else { size.ws_col }, colours })
 }
 
 /// Shows the prompt and reads what is asked for. Whoever serves the socket does not choose which files are read: only

@@ -3,8 +3,13 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    table::Cell,
+    text::{Text, Tone},
 };
-use crate::domain::{Email, NodePath, Target};
+use crate::{
+    app::Step,
+    domain::{Email, NodePath, Target},
+};
 
 /// Tell why somebody can get into a node, or why not, step by step
 #[derive(Debug, clap::Args)]
@@ -26,16 +31,13 @@ pub(crate) struct Reach {
 
 pub(crate) fn explain(context: &Context<'_>, args: &Explain) -> Result<Reply, Stop> {
     let explanation = context.app.explain(context.asker, &args.email, &args.node)?;
-    let rows = explanation
-        .steps
-        .iter()
-        .map(|step| vec![if step.holds { "yes" } else { "NO" }.into(), step.step.into(), step.found.clone()]);
-    let word = if explanation.access { "yes" } else { "no" };
-    let text = format!(
-        "{}{word}: {}\n",
-        table(&["HOLDS", "STEP", "FOUND"], rows.collect(), context.width(), ""),
-        explanation.decided_by
-    );
+    let holds = |step: &Step| if step.holds { Cell::new(Tone::Good, "yes") } else { Cell::new(Tone::Bad, "NO") };
+    let rows = explanation.steps.iter().map(|step| vec![holds(step), step.step.into(), step.found.as_str().into()]);
+    let screen = context.screen();
+    let mut text = table(&["HOLDS", "STEP", "FOUND"], rows.collect(), screen, "");
+    let (tone, word) = if explanation.access { (Tone::Good, "yes") } else { (Tone::Bad, "no") };
+    text.push(Text::toned(tone, word, screen));
+    text.push(format!(": {}\n", explanation.decided_by));
     Ok(Reply::data(&explanation, text).exit(u8::from(!explanation.access)))
 }
 
@@ -51,5 +53,5 @@ pub(crate) fn reach(context: &Context<'_>, args: &Reach) -> Result<Reply, Stop> 
         ]
     });
     let headers = ["EMAIL", "USER", "ROLE", "SINCE", "BY"];
-    Ok(Reply::data(&reachers, table(&headers, rows.collect(), context.width(), "Nobody.")))
+    Ok(Reply::data(&reachers, table(&headers, rows.collect(), context.screen(), "Nobody.")))
 }

@@ -38,6 +38,8 @@ pub(crate) async fn run(context: &Context<'_>, args: Args) -> Result<Reply, Stop
         "principals": issued.principals,
         "until": issued.until,
     });
-    let note = format!("serial {}, until {}, as {}", issued.serial, issued.until, issued.principals.join(" "));
+    let now = context.app.now();
+    let (until, left) = (issued.until.for_people_at(now), issued.until.near(now));
+    let note = format!("serial {}, until {until} ({left}), as {}", issued.serial, issued.principals.join(" "));
     Ok(Reply::data(&data, issued.text + "\n").note(note))
 }

@@ -3,6 +3,7 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    text::count,
 };
 use crate::domain::{ClusterKind, ClusterName, ClusterPath, ProjectPath};
 use serde_json::json;
@@ -47,7 +48,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                 ]
             });
             let headers = ["CLUSTER", "PROJECT", "KIND", "NODES", "ROLE"];
-            let text = table(&headers, rows.collect(), context.width(), "No clusters yet.");
+            let text = table(&headers, rows.collect(), context.screen(), "No clusters yet.");
             Ok(Reply::data(&clusters, text))
         }
         Command::Create { project, name, kind } => {
@@ -58,7 +59,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Delete { cluster, yes } => {
             let nodes = context.app.preview_cluster_deletion(context.asker, &cluster).await?;
-            context.confirm(yes, || format!("Delete {cluster} with {nodes} nodes?"))?;
+            context.confirm(yes, || format!("Delete {cluster} with {}?", count(nodes, "node")))?;
             let version = context.app.delete_cluster(context.asker, cluster.clone()).await?;
             Ok(Reply::done(&json!({ "cluster": cluster, "version": version }), format!("deleted {cluster}")))
         }

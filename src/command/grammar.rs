@@ -1,10 +1,17 @@
 //! The words: nouns first, then what to do.
 
 use super::{
-    access, audit, ca, cert, certificate, cluster, config, key, member, node, org, project, session, user, volume,
+    access, audit, ca, cert, certificate, cluster, config,
+    help::{self, Reader},
+    key, member, node, org, project,
+    reply::Written,
+    session, user, volume,
 };
-use crate::app::protocol::Output;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use crate::app::protocol::wants_json;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+/// The most words of a command line, and so the most that the parser has to look at.
+const MAX_WORDS: usize = 256;
 
 /// Access to the GPU clusters of your projects.
 #[derive(Debug, Parser)]
@@ -75,18 +82,29 @@ pub fn grammar() -> clap::Command {
     CommandLine::command()
 }
 
-/// Reads the words. The error is what to print: help with status 0, usage with status 2.
-pub(crate) fn parse(program: &str, words: &[String]) -> Result<CommandLine, Output> {
-    let grammar = grammar().no_binary_name(true).bin_name(program).color(clap::ColorChoice::Never);
-    let parsed = grammar.try_get_matches_from(words).and_then(|matches| CommandLine::from_arg_matches(&matches));
-    parsed.map_err(|error| {
-        let text = error.to_string();
-        if error.use_stderr() {
-            Output { stderr: text, exit: 2, ..Output::default() }
-        } else {
-            Output { stdout: text, ..Output::default() }
-        }
-    })
+/// Reads the words. The error is what to print instead: help with status 0, what is wrong with them with status 2.
+pub(crate) fn parse(reader: Reader<'_>, words: &[String]) -> Result<CommandLine, Written> {
+    let json = wants_json(words.iter().map(String::as_str));
+    if words.len() > MAX_WORDS {
+        return Err(Written::failure("usage", &format!("more than {MAX_WORDS} words"), 2, json));
+    }
+    // Before the parser, which repeats what it does not understand.
+    if words.join(" ").contains("PRIVATE KEY") {
+        return Err(Written::failure("invalid", &crate::domain::KeyError::Private.to_string(), 1, json));
+    }
+    let grammar = reader.grammar(grammar().no_binary_name(true));
+    let words = help::asked(&grammar, words).unwrap_or_else(|| words.to_vec());
+    let parsed = grammar.clone().try_get_matches_from(&words);
+    let error = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
+        Ok(line) => return Ok(line),
+        Err(error) => error,
+    };
+    if error.use_stderr() {
+        return Err(Written::failure("usage", &reader.complaint(&grammar, &words, &error), 2, json));
+    }
+    let overview = error.kind() == ErrorKind::DisplayHelp && help::followed(&grammar, &words).0.is_empty();
+    let stdout = if overview { reader.overview(grammar) } else { reader.of_command(&error.to_string()) };
+    Err(Written { stdout, ..Written::default() })
 }
 
 #[cfg(test)]
@@ -96,14 +114,5 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         grammar().debug_assert();
-    }
-
-    #[test]
-    fn wrong_words_are_usage_and_help_is_not() {
-        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(parse("x", &words("fly away")).unwrap_err().exit, 2);
-        assert_eq!(parse("x", &words("member add")).unwrap_err().exit, 2);
-        let help = parse("ssh bastion", &words("member --help")).unwrap_err();
-        assert_eq!((help.exit, help.stdout.contains("ssh bastion member")), (0, true));
     }
 }

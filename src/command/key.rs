@@ -43,7 +43,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                 vec![key.algorithm.clone(), key.fingerprint.to_string(), key.added.for_people(), mark.into()]
             });
             let headers = ["TYPE", "FINGERPRINT", "ADDED", ""];
-            let text = table(&headers, rows.collect(), context.width(), "No keys.");
+            let text = table(&headers, rows.collect(), context.screen(), "No keys.");
             Ok(Reply::data(&keys, text))
         }
         Command::Add { account } => {

@@ -3,6 +3,8 @@
 use super::{
     Context, Stop,
     reply::{Fact, Reply, table},
+    table::Cell,
+    text::{Tone, count},
 };
 use crate::domain::{Email, ProjectPath, Role, Version};
 use serde_json::json;
@@ -68,18 +70,18 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List { project } => {
             let members = app.members(asker, &project)?;
             let rows = members.iter().map(|member| {
-                let state = if member.state == "active" { String::new() } else { member.state.clone() };
+                let state = if member.state == "active" { "" } else { &member.state };
                 vec![
-                    member.email.to_string(),
-                    member.user.to_string(),
-                    member.role.clone(),
-                    member.since.for_people(),
-                    member.by.clone(),
-                    state,
+                    member.email.to_string().into(),
+                    member.user.to_string().into(),
+                    member.role.as_str().into(),
+                    member.since.for_people().into(),
+                    member.by.as_str().into(),
+                    Cell::new(Tone::Bad, state),
                 ]
             });
             let headers = ["EMAIL", "USER", "ROLE", "SINCE", "BY", ""];
-            let text = table(&headers, rows.collect(), context.width(), "Nobody.");
+            let text = table(&headers, rows.collect(), context.screen(), "Nobody.");
             Ok(Reply::data(&members, text))
         }
         Command::Add { project, email, role } => {
@@ -93,8 +95,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             context.confirm(yes, || {
                 let ending = match open {
                     0 => String::new(),
-                    1 => " 1 open session will end.".into(),
-                    n => format!(" {n} open sessions will end."),
+                    open => format!(" {} will end.", count(open, "open session")),
                 };
                 format!("Remove {email} from {project}?{ending}")
             })?;
@@ -125,12 +126,12 @@ async fn receipts(
     let missing = receipts.iter().filter(|receipt| receipt.confirmed.is_none()).count();
     let rows = receipts.iter().map(|receipt| {
         let state = match receipt.confirmed {
-            Some(at) => format!("confirmed {at}"),
-            None => "not confirmed".into(),
+            Some(at) => Cell::new(Tone::Good, format!("confirmed at {}", at.to_the_second())),
+            None => Cell::new(Tone::Bad, "not confirmed"),
         };
-        vec![receipt.node.clone(), state]
+        vec![Cell::from(&receipt.node), state]
     });
-    let text = table(&["NODE", "RECEIPT"], rows.collect(), context.width(), "No nodes to wait for.");
+    let text = table(&["NODE", "RECEIPT"], rows.collect(), context.screen(), "No nodes to wait for.");
     let data = Fact { version, fact: json!({ "project": project, "receipts": receipts }) };
     let reply = Reply::data(&data, text).note(sentence);
     if missing == 0 {

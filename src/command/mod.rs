@@ -9,6 +9,7 @@ mod certificate;
 mod cluster;
 mod config;
 mod grammar;
+mod help;
 mod key;
 mod member;
 mod node;
@@ -18,29 +19,33 @@ mod reply;
 mod session;
 mod ssh_config;
 mod status;
+mod table;
+mod text;
 mod user;
 mod volume;
 mod whoami;
 
 pub use grammar::grammar;
 
-use crate::app::{
-    App, AppError, Asker, Bastion,
-    protocol::{CommandAnswer, MAX_INPUT, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal},
+use crate::{
+    app::{
+        App, AppError, Asker, Bastion,
+        protocol::{CommandAnswer, MAX_INPUT, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal, wants_json},
+    },
+    policy::Reason,
 };
 use grammar::{Command, CommandLine};
-use reply::Reply;
+use help::Reader;
+use reply::{Reply, Written};
 use sha2::{Digest, Sha256};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+use text::{Screen, Text};
 
 /// The most that a command reads at once unless it says otherwise, in bytes: a key, a document, or an answer.
 const INPUT_LIMIT: u32 = 64 * 1024;
-
-/// The most words of a command line, and so the most that the parser has to look at.
-const MAX_WORDS: usize = 256;
 
 /// A command, as it was typed.
 #[derive(Clone, Debug)]
@@ -73,6 +78,8 @@ pub(crate) enum Stop {
     },
     /// What was given cannot be used; one line.
     Refused(String),
+    /// Nobody has said yes.
+    Unconfirmed(String),
 }
 
 impl From<AppError> for Stop {
@@ -86,14 +93,21 @@ pub(crate) struct Context<'a> {
     pub(crate) app: &'a Arc<App>,
     pub(crate) asker: &'a Asker,
     pub(crate) invocation: &'a Invocation,
+    /// Whether a program reads the answer.
+    pub(crate) json: bool,
     /// How many inputs have been taken: a command that asks twice runs three times, and takes them in the same order.
     taken: AtomicUsize,
 }
 
 impl Context<'_> {
-    /// How wide a table may be.
-    pub(crate) fn width(&self) -> Option<u16> {
-        self.invocation.terminal.map(|terminal| terminal.columns.max(20))
+    /// Where the answer will be read.
+    pub(crate) fn screen(&self) -> Screen {
+        Screen::of(self.invocation.terminal)
+    }
+
+    /// The same, by its old name.
+    pub(crate) fn width(&self) -> Screen {
+        self.screen()
     }
 
     /// How the one who asks calls this program.
@@ -101,7 +115,7 @@ impl Context<'_> {
         program(self.app, self.asker)
     }
 
-    /// Goes on only if a person at a terminal says yes, or `--yes` was given.
+    /// Goes on only if a person at a terminal says yes, or `--yes` was given. A program is not asked.
     pub(crate) fn confirm(&self, yes: bool, question: impl FnOnce() -> String) -> Result<(), Stop> {
         self.confirm_shown(yes, None, |_| question())
     }
@@ -117,8 +131,9 @@ impl Context<'_> {
         if yes {
             return Ok(());
         }
-        if self.invocation.terminal.is_none() {
-            return Err(Stop::Refused("this needs a yes: add --yes, or run it at a terminal (ssh -t)".into()));
+        if self.json || self.invocation.terminal.is_none() {
+            let terminal = if self.json { "without --json at a terminal" } else { "at a terminal" };
+            return Err(Stop::Unconfirmed(format!("this needs a yes: add --yes, or run it {terminal} (ssh -t)")));
         }
         // The last one: those before were for what is no longer so.
         let answer = self.invocation.inputs.get(self.taken.load(Ordering::Relaxed)..).and_then(<[_]>::last);
@@ -131,7 +146,7 @@ impl Context<'_> {
                 limit: INPUT_LIMIT,
                 context,
             }),
-            Some(_) => Err(Stop::Refused("not confirmed; nothing was changed".into())),
+            Some(_) => Err(Stop::Unconfirmed("not confirmed; nothing was changed".into())),
         }
     }
 
@@ -181,27 +196,15 @@ fn program(app: &App, asker: &Asker) -> String {
 
 /// Runs a command.
 pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> CommandAnswer {
-    let program = program(app, asker);
-    if let Some(problem) = too_much(asker, &invocation) {
-        return output(Output { stderr: problem + "\n", exit: 2, ..Output::default() });
-    }
-    // Before the parser, which repeats what it does not understand.
-    if invocation.words.join(" ").contains("PRIVATE KEY") {
-        let stderr = format!("{}\n", crate::domain::KeyError::Private);
-        return output(Output { stderr, exit: 1, ..Output::default() });
-    }
-    let line = match grammar::parse(&program, &invocation.words) {
-        Ok(line) => line,
-        Err(Output { stdout, stderr, exit }) => return output(Output { stdout, stderr, exit }),
-    };
-    let json = line.json;
-    let context = Context { app, asker, invocation: &invocation, taken: AtomicUsize::new(0) };
-    match dispatch(&context, line).await {
-        Ok(reply) => output(reply.render(json)),
+    let json = wants_json(invocation.words.iter().map(String::as_str));
+    let failed = |reason, text: &str| Written::failure(reason, text, 1, json);
+    let written = match answer(app, asker, &invocation, json).await {
+        Ok(written) => written,
         Err(Stop::Input { prompt, read, limit, context }) => {
-            CommandAnswer::Input { prompt: visible(&prompt), read, limit, context }
+            return CommandAnswer::Input { prompt: Text::from(prompt).into_string(), read, limit, context };
         }
-        Err(Stop::Refused(text)) => output(Output { stderr: format!("{text}\n"), exit: 1, ..Output::default() }),
+        Err(Stop::Refused(text)) => failed("invalid", &text),
+        Err(Stop::Unconfirmed(text)) => failed("unconfirmed", &text),
         Err(Stop::Failed(error)) => {
             let text = match asker {
                 Asker::Operator { .. } => error.to_string(),
@@ -210,9 +213,25 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
             if error.reason().is_none() {
                 tracing::error!(%error, "a command failed");
             }
-            output(Output { stderr: format!("{text}\n"), exit: 1, ..Output::default() })
+            failed(error.reason().map_or("failed", Reason::as_str), &text)
         }
+    };
+    CommandAnswer::Output(written.into())
+}
+
+async fn answer(app: &Arc<App>, asker: &Asker, invocation: &Invocation, json: bool) -> Result<Written, Stop> {
+    if let Some(problem) = too_much(asker, invocation) {
+        return Ok(Written::failure("usage", &problem, 2, json));
     }
+    let program = program(app, asker);
+    let operator = matches!(asker, Asker::Operator { .. });
+    let reader = Reader { program: &program, operator, screen: Screen::of(invocation.terminal) };
+    let line = match grammar::parse(reader, &invocation.words) {
+        Ok(line) => line,
+        Err(instead) => return Ok(instead),
+    };
+    let context = Context { app, asker, invocation, json, taken: AtomicUsize::new(0) };
+    Ok(dispatch(&context, line).await?.render(json))
 }
 
 /// What whoever asks has to keep to; a gateway and the operator's own program do.
@@ -221,9 +240,6 @@ fn too_much(asker: &Asker, invocation: &Invocation) -> Option<String> {
         Asker::Operator { .. } => MAX_LOCAL_INPUT,
         Asker::Account { .. } => MAX_INPUT,
     };
-    if invocation.words.len() > MAX_WORDS {
-        return Some(format!("more than {MAX_WORDS} words"));
-    }
     if invocation.inputs.len() > MAX_INPUTS {
         return Some(format!("more than {MAX_INPUTS} inputs"));
     }
@@ -243,8 +259,9 @@ pub async fn run_line(
     match shell_words::split(line) {
         Ok(words) => run(app, asker, Invocation { words, terminal, inputs, context }).await,
         Err(_) => {
-            let stderr = "the command line has a quote that is not closed\n".into();
-            output(Output { stderr, exit: 2, ..Output::default() })
+            let json = wants_json(line.split_whitespace());
+            let text = "the command line has a quote that is not closed";
+            CommandAnswer::Output(Output::failure("usage", text, 2, json))
         }
     }
 }
@@ -269,29 +286,5 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Audit(command)) => audit::run(context, command).await,
         Some(Command::Ca(command)) => ca::run(context, command),
         Some(Command::Status) => status::run(context),
-    }
-}
-
-/// Nothing that somebody else chose reaches a terminal as more than text: control characters are shown, not sent.
-fn output(output: Output) -> CommandAnswer {
-    CommandAnswer::Output(Output { stdout: visible(&output.stdout), stderr: visible(&output.stderr), ..output })
-}
-
-fn visible(text: &str) -> String {
-    let harmless = |c: char| c == '\n' || !c.is_control();
-    if text.chars().all(harmless) {
-        return text.to_owned();
-    }
-    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_shown_not_sent() {
-        assert_eq!(visible("plain é\n"), "plain é\n");
-        assert_eq!(visible("\u{1b}[2Jx\r\u{7}\u{9b}"), "\\u{1b}[2Jx\\r\\u{7}\\u{9b}");
     }
 }

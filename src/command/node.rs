@@ -3,13 +3,18 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    table::Cell,
+    text::Tone,
 };
 use crate::{
-    app::{NodeView, TokenRequest},
+    app::{NodeView, TokenRequest, protocol::NODE_HELLO_SECS},
     domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl},
 };
 use serde_json::json;
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
+
+/// A node that was not heard for so long is said to be silent: three of its hellos are missing.
+const SILENT: Duration = Duration::from_secs(3 * NODE_HELLO_SECS);
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -54,7 +59,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let nodes = context.app.nodes(context.asker, &cluster)?;
             let now = context.app.now();
             let rows = nodes.iter().map(|node| row(node, now)).collect();
-            Ok(Reply::data(&nodes, table(&HEADERS, rows, context.width(), "No nodes yet.")))
+            Ok(Reply::data(&nodes, table(&HEADERS, rows, context.screen(), "No nodes yet.")))
         }
         Command::Token { node, role, address, port, ttl } => {
             let request = TokenRequest { node: node.clone(), role, address, port, ttl };
@@ -80,19 +85,22 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
 
 pub(crate) const HEADERS: [&str; 4] = ["NODE", "ROLE", "ADDRESS", "STATE"];
 
-pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<String> {
-    vec![node.node.clone(), node.role.clone(), node.address.clone(), state(node, now)]
+pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<Cell> {
+    vec![node.node.as_str().into(), node.role.as_str().into(), node.address.as_str().into(), state(node, now)]
 }
 
 /// What is to be said of a node, in words.
-fn state(node: &NodeView, now: Timestamp) -> String {
-    let Some(heard) = node.heard else { return "not heard since the authority started".into() };
-    let silent = now.since(heard).as_secs();
-    let heard = if silent > 90 { format!("last heard {} min ago, ", silent / 60) } else { String::new() };
-    let problem = node.problem.as_ref().map(|problem| format!(", {problem}")).unwrap_or_default();
-    match (node.version, node.wanted) {
-        (None, _) => format!("{heard}nothing installed{problem}"),
-        (Some(have), Some(wanted)) if have < wanted => format!("{heard}version {have} of {wanted}{problem}"),
-        (Some(have), _) => format!("{heard}version {have}{problem}"),
+fn state(node: &NodeView, now: Timestamp) -> Cell {
+    let Some(heard) = node.heard else { return Cell::new(Tone::Warn, "not heard since the authority started") };
+    let silent = now.since(heard) > SILENT;
+    let (tone, list) = match (node.version, node.wanted) {
+        (None, _) => (Tone::Bad, "nothing installed".into()),
+        (Some(have), Some(wanted)) if have < wanted => (Tone::Warn, format!("version {have} of {wanted}")),
+        (Some(have), _) => (if silent { Tone::Warn } else { Tone::Good }, format!("version {have}")),
+    };
+    let heard = if silent { format!("last heard {}, ", heard.near(now)) } else { String::new() };
+    match &node.problem {
+        Some(problem) => Cell::new(Tone::Bad, format!("{heard}{list}, {problem}")),
+        None => Cell::new(tone, format!("{heard}{list}")),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List => {
             let orgs = context.app.orgs(context.asker)?;
             let rows = orgs.iter().map(|org| vec![org.name.to_string(), org.created.for_people()]).collect();
-            Ok(Reply::data(&orgs, table(&["ORGANIZATION", "SINCE"], rows, context.width(), "No organizations yet.")))
+            Ok(Reply::data(&orgs, table(&["ORGANIZATION", "SINCE"], rows, context.screen(), "No organizations yet.")))
         }
         Command::Create { name } => {
             context.app.create_org(context.asker, name.clone()).await?;

@@ -3,6 +3,7 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    text::count,
 };
 use crate::{
     app::ProjectView,
@@ -46,12 +47,12 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let projects = context.app.projects(context.asker)?;
             let rows = projects.iter().map(row).collect();
             let text =
-                table(&HEADERS, rows, context.width(), "You are in no project yet: ask a project's admin to add you.");
+                table(&HEADERS, rows, context.screen(), "You are in no project yet: ask a project's admin to add you.");
             Ok(Reply::data(&projects, text))
         }
         Command::Show { project } => {
             let view = context.app.project(context.asker, &project)?;
-            Ok(Reply::data(&view, table(&HEADERS, vec![row(&view)], context.width(), "")))
+            Ok(Reply::data(&view, table(&HEADERS, vec![row(&view)], context.screen(), "")))
         }
         Command::Create { project, admin } => {
             context.app.create_project(context.asker, project.clone(), admin).await?;
@@ -65,8 +66,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let view = context.app.preview_project_deletion(context.asker, &project).await?;
             context.confirm(yes, || {
                 format!(
-                    "Delete {project} with {} clusters and {} volumes? {} members lose their access.",
-                    view.clusters, view.volumes, view.members
+                    "Delete {project} with {} and {}? {} will lose access.",
+                    count(view.clusters, "cluster"),
+                    count(view.volumes, "volume"),
+                    count(view.members, "member")
                 )
             })?;
             let version = context.app.delete_project(context.asker, project.clone()).await?;

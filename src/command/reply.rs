@@ -1,7 +1,8 @@
 //! What a command answers: data for programs, text for people.
 
+pub(crate) use super::table::table;
+use super::text::Text;
 use crate::app::protocol::Output;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -11,29 +12,29 @@ pub(crate) struct Reply {
     /// For `--json`.
     json: Value,
     /// Standard output for people; ends with a newline unless empty.
-    text: String,
+    text: Text,
     /// Standard error: what happened, what next.
-    note: String,
+    note: Text,
     /// Exit status.
     exit: u8,
 }
 
 impl Reply {
     /// Data, and how it looks.
-    pub(crate) fn data(data: &impl Serialize, text: impl Into<String>) -> Self {
+    pub(crate) fn data(data: &impl Serialize, text: impl Into<Text>) -> Self {
         // The views are plain data, which serializes always; null would be visible in every test.
         Self { json: serde_json::to_value(data).unwrap_or(Value::Null), text: text.into(), ..Self::default() }
     }
 
     /// That something was done, in a sentence; programs get the same as data.
-    pub(crate) fn done(data: &impl Serialize, sentence: impl Into<String>) -> Self {
-        Self::data(data, String::new()).note(sentence)
+    pub(crate) fn done(data: &impl Serialize, sentence: impl Into<Text>) -> Self {
+        Self::data(data, Text::default()).note(sentence)
     }
 
     /// Adds a line to standard error.
-    pub(crate) fn note(mut self, line: impl Into<String>) -> Self {
-        self.note.push_str(&line.into());
-        self.note.push('\n');
+    pub(crate) fn note(mut self, line: impl Into<Text>) -> Self {
+        self.note.push(line);
+        self.note.push("\n");
         self
     }
 
@@ -44,30 +45,35 @@ impl Reply {
     }
 
     /// As it is written.
-    pub(crate) fn render(self, json: bool) -> Output {
-        let stdout = if json { format!("{:#}\n", self.json) } else { self.text };
-        Output { stdout, stderr: self.note, exit: self.exit }
+    pub(crate) fn render(self, json: bool) -> Written {
+        let stdout = if json { format!("{:#}\n", self.json).into() } else { self.text };
+        Written { stdout, stderr: self.note, exit: self.exit }
     }
 }
 
-/// A table that fits the width, or a sentence if there is nothing to show.
-pub(crate) fn table(headers: &[&str], rows: Vec<Vec<String>>, width: Option<u16>, empty: &str) -> String {
-    if rows.is_empty() {
-        return format!("{empty}\n");
+/// What is written, all of it safe for a terminal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// Standard output.
+    pub(crate) stdout: Text,
+    /// Standard error.
+    pub(crate) stderr: Text,
+    /// Exit status.
+    pub(crate) exit: u8,
+}
+
+impl Written {
+    /// Why there is nothing else to say.
+    pub(crate) fn failure(reason: &str, message: &str, exit: u8, json: bool) -> Self {
+        let Output { stdout, stderr, exit } = Output::failure(reason, message, exit, json);
+        Self { stdout: stdout.into(), stderr: stderr.into(), exit }
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(headers.to_vec());
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+}
+
+impl From<Written> for Output {
+    fn from(written: Written) -> Self {
+        Self { stdout: written.stdout.into_string(), stderr: written.stderr.into_string(), exit: written.exit }
     }
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n") + "\n"
 }
 
 /// Data that is only one fact.

@@ -23,17 +23,18 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
     match command {
         Command::List => {
             let sessions = context.app.sessions(context.asker)?;
+            let now = context.app.now();
             let rows = sessions.iter().map(|session| {
                 vec![
                     session.session.clone(),
                     session.account.clone(),
                     session.node.clone(),
                     session.peer.to_string(),
-                    session.since.to_string(),
+                    session.since.near(now),
                 ]
             });
             let headers = ["SESSION", "ACCOUNT", "NODE", "FROM", "SINCE"];
-            let text = table(&headers, rows.collect(), context.width(), "Nothing is open.");
+            let text = table(&headers, rows.collect(), context.screen(), "Nothing is open.");
             Ok(Reply::data(&sessions, text))
         }
         Command::End { id } => {

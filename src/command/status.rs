@@ -4,29 +4,34 @@ use super::{
     Context, Stop,
     node::{HEADERS, row},
     reply::{Reply, table},
+    text::{Text, Tone, count},
 };
 
 pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
     let view = context.app.status(context.asker)?;
-    let width = context.width();
-    let now = context.app.now();
-    let gateways = view
-        .gateways
-        .iter()
-        .map(|gateway| vec![gateway.gateway.clone(), gateway.host_key.to_string(), gateway.since.to_string()]);
-    let text = format!(
-        "certgate {}, running since {}, directory version {}\n{} accounts, {} projects, {} live certificates, {} open \
-         sessions\n\n{}\n{}",
+    let (screen, now) = (context.screen(), context.app.now());
+    let mut text = Text::from(format!(
+        "certgate {}, running since {}, directory version {}\n{}, {}, {}, {}\n\n",
         view.program,
-        view.started,
+        view.started.for_people(),
         view.version,
-        view.accounts,
-        view.projects,
-        view.certificates,
-        view.sessions,
-        table(&["GATEWAY", "HOST KEY", "CONNECTED SINCE"], gateways.collect(), width, "No gateway is connected."),
-        table(&HEADERS, view.nodes.iter().map(|node| row(node, now)).collect(), width, "No nodes yet."),
-    );
+        count(view.accounts, "account"),
+        count(view.projects, "project"),
+        count(view.certificates, "live certificate"),
+        count(view.sessions, "open session"),
+    ));
+    if view.gateways.is_empty() {
+        text.push(Text::toned(Tone::Bad, "No gateway is connected", screen));
+        text.push(": nobody can connect. On the bastion: systemctl status certgate-gateway\n");
+    } else {
+        let gateways = view
+            .gateways
+            .iter()
+            .map(|gateway| vec![gateway.gateway.clone(), gateway.host_key.to_string(), gateway.since.near(now)]);
+        text.push(table(&["GATEWAY", "HOST KEY", "CONNECTED"], gateways.collect(), screen, ""));
+    }
+    text.push("\n");
+    text.push(table(&HEADERS, view.nodes.iter().map(|node| row(node, now)).collect(), screen, "No nodes yet."));
     let exit = u8::from(view.gateways.is_empty());
     Ok(Reply::data(&view, text).exit(exit))
 }

@@ -4,6 +4,8 @@ use super::{
     Context, Stop,
     key::parse_key,
     reply::{Reply, table},
+    table::Cell,
+    text::Tone,
 };
 use crate::{
     app::NewAccount,
@@ -46,18 +48,19 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List => {
             let users = context.app.users(context.asker)?;
             let rows = users.iter().map(|user| {
+                let tone = if user.state == "active" { Tone::Plain } else { Tone::Bad };
                 vec![
-                    user.email.to_string(),
-                    user.org.clone(),
-                    user.user.to_string(),
-                    user.uid.to_string(),
-                    user.state.clone(),
-                    user.keys.to_string(),
-                    user.projects.to_string(),
+                    Cell::from(user.email.to_string()),
+                    user.org.as_str().into(),
+                    user.user.to_string().into(),
+                    user.uid.to_string().into(),
+                    Cell::new(tone, &user.state),
+                    user.keys.to_string().into(),
+                    user.projects.to_string().into(),
                 ]
             });
             let headers = ["EMAIL", "ORG", "USER", "UID", "STATE", "KEYS", "PROJECTS"];
-            Ok(Reply::data(&users, table(&headers, rows.collect(), context.width(), "No accounts yet.")))
+            Ok(Reply::data(&users, table(&headers, rows.collect(), context.screen(), "No accounts yet.")))
         }
         Command::Create { email, org, name, key } => {
             let keys = key.iter().map(|text| parse_key(text)).collect::<Result<Vec<_>, _>>()?;

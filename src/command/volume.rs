@@ -54,7 +54,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let text = table(
                 &["VOLUME", "PROJECT", "SIZE", "MOUNT", "SINCE"],
                 rows.collect(),
-                context.width(),
+                context.screen(),
                 "No volumes yet.",
             );
             Ok(Reply::data(&volumes, text))

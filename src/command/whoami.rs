@@ -1,40 +1,126 @@
-//! `whoami`, and the answer to no words at all.
+//! `whoami`, and the answer to no words at all: who one is, what one can reach, what to do next.
 
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    text::{Screen, Text, Tone, count},
 };
+use crate::app::{ClusterView, ProjectView, StatusView, WhoamiView};
 use serde_json::json;
-use std::fmt::Write;
 
 pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
-    let Some(view) = context.app.whoami(context.asker)? else {
-        let text = "You are an operator of this bastion. See: certgate status, certgate --help\n";
-        return Ok(Reply::data(&json!({ "operator": true }), text));
-    };
-    let program = context.program();
-    let mut text = format!("You are {} (user {} on every node), by key {}.\n", view.email, view.user, view.key);
-    if view.projects.is_empty() {
-        text.push_str("You are in no project yet: ask a project's admin to add you.\n");
-        return Ok(Reply::data(&view, text));
+    match context.app.whoami(context.asker)? {
+        Some(view) => {
+            let text = account(&view, &context.program(), context.screen());
+            Ok(Reply::data(&view, text))
+        }
+        None => Ok(operator(&context.app.status(context.asker)?, context.screen())),
     }
-    let projects = view.projects.iter().map(|p| vec![p.project.to_string(), p.role.clone().unwrap_or_default()]);
-    let clusters = view
-        .clusters
-        .iter()
-        .map(|c| vec![c.cluster.to_string(), c.project.to_string(), c.kind.clone(), c.nodes.to_string()]);
-    let width = context.width();
-    // Writing to a String does not fail.
-    let _ = write!(
-        text,
-        "\n{}\n{}\nNext:\n  {program} config > ~/.ssh/certgate.conf\n      once, and again when your projects change; and \
-         put 'Include certgate.conf' at the top of ~/.ssh/config\n",
-        table(&["PROJECT", "ROLE"], projects.collect(), width, ""),
-        table(&["CLUSTER", "PROJECT", "KIND", "NODES"], clusters.collect(), width, "No clusters yet."),
+}
+
+/// What to do next, each with why below it.
+struct Next(Text);
+
+impl Next {
+    fn new(title: &str, screen: Screen) -> Self {
+        let mut text = Text::from("\n");
+        text.push(Text::toned(Tone::Heading, title, screen));
+        text.push("\n");
+        Self(text)
+    }
+
+    fn step(&mut self, words: &str, why: &str) {
+        self.0.push(format!("  {words}\n"));
+        if !why.is_empty() {
+            self.0.push(format!("      {why}\n"));
+        }
+    }
+}
+
+fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
+    let with = view.certificate.map_or_else(
+        || format!("key {}", view.key),
+        |serial| format!("certificate {serial} for key {}, which may look and connect, and change nothing", view.key),
     );
-    if let Some(cluster) = view.clusters.first() {
-        let _ = writeln!(text, "  ssh {}\n      then reaches a login node of that cluster", cluster.cluster);
+    let mut text =
+        Text::from(format!("You are {} (user {} on every node), connected with {with}.\n", view.email, view.user));
+    if view.projects.is_empty() {
+        text.push("You are in no project yet: ask a project's admin to add you by your email.\n");
+    } else {
+        let projects = view.projects.iter().map(|project| {
+            let role = project.role.clone().unwrap_or_default();
+            vec![project.project.to_string(), role, project.members.to_string(), project.clusters.to_string()]
+        });
+        let clusters = view.clusters.iter().map(|cluster| {
+            vec![
+                cluster.cluster.to_string(),
+                cluster.project.to_string(),
+                cluster.kind.clone(),
+                cluster.nodes.to_string(),
+            ]
+        });
+        text.push("\n");
+        text.push(table(&["PROJECT", "ROLE", "MEMBERS", "CLUSTERS"], projects.collect(), screen, ""));
+        text.push("\n");
+        let none = "No cluster yet: a project's admin creates them.";
+        text.push(table(&["CLUSTER", "PROJECT", "KIND", "NODES"], clusters.collect(), screen, none));
     }
-    let _ = writeln!(text, "  {program} --help");
-    Ok(Reply::data(&view, text))
+    let mut next = Next::new("Next:", screen);
+    // A cluster without a node cannot be reached, whatever is written in a configuration.
+    if let Some(cluster) = view.clusters.iter().find(|cluster| cluster.nodes > 0) {
+        next.step(
+            &format!("{program} config > ~/.ssh/certgate.conf"),
+            "once, and again when your projects change; and put 'Include certgate.conf' at the top of ~/.ssh/config",
+        );
+        next.step(&format!("ssh {}", cluster.cluster), "then reaches a login node of that cluster");
+    }
+    next.step(&format!("{program} --help"), "everything else");
+    text.push(next.0);
+    for project in view.projects.iter().filter(|project| project.role.as_deref() == Some("admin")) {
+        text.push(admin(project, &view.clusters, program, screen));
+    }
+    text
+}
+
+/// What the admin of a project can do for it: what is missing first.
+fn admin(project: &ProjectView, clusters: &[ClusterView], program: &str, screen: Screen) -> Text {
+    let path = &project.project;
+    let mut next = Next::new(&format!("As an admin of {path}:"), screen);
+    if project.clusters == 0 {
+        next.step(&format!("{program} cluster create {path} NAME"), "");
+    }
+    for cluster in clusters.iter().filter(|cluster| cluster.project == *path && cluster.nodes == 0) {
+        next.step(&format!("{program} node token NODE.{}", cluster.cluster), "a first node for that cluster");
+    }
+    next.step(&format!("{program} member add {path} EMAIL"), "");
+    if project.members > 1 {
+        next.step(&format!("{program} member list {path}"), "");
+    }
+    next.0
+}
+
+/// Where an operator stands, and the first thing that is missing.
+fn operator(status: &StatusView, screen: Screen) -> Reply {
+    let gateways = status.gateways.len();
+    let mut text = Text::from(format!(
+        "You are an operator of this bastion: {}, {}, {}, {} connected.\n",
+        count(status.accounts, "account"),
+        count(status.projects, "project"),
+        count(status.nodes.len(), "node"),
+        count(gateways, "gateway"),
+    ));
+    let mut next = Next::new("Next:", screen);
+    if gateways == 0 {
+        next.step("systemctl status certgate-gateway", "no gateway is connected: nobody can connect");
+    }
+    if status.accounts == 0 {
+        next.step("certgate org create NAME", "");
+        next.step("certgate user create EMAIL --org NAME --name USER --key \"$(cat KEY.pub)\"", "");
+    } else if status.projects == 0 {
+        next.step("certgate project create ORG/PROJECT --admin EMAIL", "");
+    }
+    next.step("certgate status", "");
+    next.step("certgate --help", "");
+    text.push(next.0);
+    Reply::data(&json!({ "operator": true }), text)
 }

@@ -83,6 +83,28 @@ impl Timestamp {
             self.for_people()
         }
     }
+
+    /// As people say it at `now` of what is near: `in 4 min`, `3 min ago`; the date of what is a day away or more. Whole
+    /// units that have passed or are left, never more than there are.
+    #[must_use]
+    pub fn near(self, now: Self) -> String {
+        let (away, ahead) = if self > now { (self.since(now), true) } else { (now.since(self), false) };
+        let amount = match away.as_secs() {
+            0 => return "now".into(),
+            secs @ ..60 => format!("{secs} s"),
+            secs @ ..3600 => format!("{} min", secs / 60),
+            secs @ ..86_400 => format!("{} h", secs / 3600),
+            _ => return self.for_people(),
+        };
+        if ahead { format!("in {amount}") } else { format!("{amount} ago") }
+    }
+
+    /// The time of the day to the second, `12:03:04 UTC`: of what has just happened, where seconds matter.
+    #[must_use]
+    pub fn to_the_second(self) -> String {
+        let date = self.to_date();
+        format!("{:02}:{:02}:{:02} UTC", date.hour(), date.minute(), date.second())
+    }
 }
 
 impl fmt::Display for Timestamp {
@@ -199,6 +221,21 @@ mod tests {
             let time = Timestamp::from_millis(millis);
             assert_eq!(time.to_string().parse(), Ok(time));
         }
+    }
+
+    #[test]
+    fn people_read_times_as_they_say_them() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let near = |ahead, secs| {
+            let by = Duration::from_secs(secs);
+            (if ahead { now.after(by) } else { now.before(by) }).near(now)
+        };
+        assert_eq!((near(true, 0), near(true, 1), near(false, 59)), ("now".into(), "in 1 s".into(), "59 s ago".into()));
+        assert_eq!((near(true, 299), near(false, 3599)), ("in 4 min".into(), "59 min ago".into()));
+        assert_eq!((near(true, 7200), near(false, 86_399)), ("in 2 h".into(), "23 h ago".into()));
+        assert_eq!(near(false, 86_400), "2027-01-14 08:00 UTC");
+        assert_eq!(near(true, 86_400), "2027-01-16 08:00 UTC");
+        assert_eq!(now.after(Duration::from_millis(4999)).to_the_second(), "08:00:04 UTC");
     }
 
     #[test]

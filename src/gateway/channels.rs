@@ -1,12 +1,13 @@
 //! The channels of one connection: counted, each with what its peer has sent.
 
 use super::{inlet::Inlet, lock};
+use crate::app::protocol::Terminal;
 use russh::{ChannelId, ChannelWriteHalf, server::Msg};
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -28,22 +29,34 @@ pub(super) struct Entry {
     pub(super) when_full: WhenFull,
     /// A session channel on which nothing has been started.
     pub(super) waiting: Option<ChannelWriteHalf<Msg>>,
-    pub(super) terminal: Arc<Columns>,
+    pub(super) terminal: Arc<Pty>,
 }
 
-/// The width of a channel's terminal; none until one is asked for.
+/// The terminal of a channel; none until one is asked for.
 #[derive(Default)]
-pub(super) struct Columns(AtomicU16);
+pub(super) struct Pty {
+    /// Its width in characters.
+    columns: AtomicU16,
+    colours: AtomicBool,
+}
 
-impl Columns {
-    pub(super) fn set(&self, columns: u32) {
-        // A terminal that does not know its width says 0.
-        let columns = if columns == 0 { 80 } else { columns };
-        self.0.store(u16::try_from(columns).unwrap_or(u16::MAX), Ordering::Relaxed);
+impl Pty {
+    /// One of a type (`TERM`) was asked for.
+    pub(super) fn ask(&self, term: &str, columns: u32) {
+        self.colours.store(Terminal::type_has_colours(term), Ordering::Relaxed);
+        self.resize(columns);
     }
 
-    pub(super) fn get(&self) -> Option<u16> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|columns| *columns > 0)
+    /// It has another width now.
+    pub(super) fn resize(&self, columns: u32) {
+        // A terminal that does not know its width says 0.
+        let columns = if columns == 0 { 80 } else { columns };
+        self.columns.store(u16::try_from(columns).unwrap_or(u16::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<Terminal> {
+        let columns = Some(self.columns.load(Ordering::Relaxed)).filter(|columns| *columns > 0)?;
+        Some(Terminal { columns, colours: self.colours.load(Ordering::Relaxed) })
     }
 }
 

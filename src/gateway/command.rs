@@ -3,14 +3,16 @@
 use super::{
     Shared,
     auth::{AWAY, patiently},
-    channels::{Columns, Served},
+    channels::{Pty, Served},
     connection::Connection,
     inlet::Inlet,
     line::{LineEditor, Typed},
 };
 use crate::app::{
     authority::Authority,
-    protocol::{CommandAnswer, CommandRequest, Credential, MAX_INPUT, MAX_INPUTS, Output, Read, RunCommand, Terminal},
+    protocol::{
+        CommandAnswer, CommandRequest, Credential, MAX_INPUT, MAX_INPUTS, Output, Read, RunCommand, wants_json,
+    },
 };
 use russh::{ChannelWriteHalf, server::Msg};
 use std::{sync::Arc, time::Duration};
@@ -22,9 +24,6 @@ const STDERR: u32 = 1;
 /// How long somebody may think about a prompt.
 const INPUT_WITHIN: Duration = Duration::from_secs(300);
 
-/// Exit status for a line that cannot be understood.
-const USAGE: u32 = 2;
-
 /// A command that somebody has typed.
 pub(super) struct Command<A> {
     pub(super) shared: Arc<Shared<A>>,
@@ -34,49 +33,63 @@ pub(super) struct Command<A> {
     pub(super) line: Vec<u8>,
     pub(super) channel: ChannelWriteHalf<Msg>,
     pub(super) inlet: Arc<Inlet>,
-    pub(super) terminal: Arc<Columns>,
+    pub(super) terminal: Arc<Pty>,
     pub(super) slots: Arc<Semaphore>,
 }
 
-/// What a command came to.
-struct Outcome {
-    output: Output,
-    status: u32,
+/// Why a command has no answer of the authority.
+enum Failure {
+    /// The authority cannot be asked.
+    Away,
+    /// What was sent cannot be understood.
+    Usage(String),
+    /// What was asked for did not come.
+    Input(&'static str),
+    /// Ctrl-C.
+    Interrupted,
 }
 
-impl Outcome {
-    fn failed(message: impl Into<String>, status: u32) -> Self {
-        Self { output: Output { stderr: message.into() + "\n", ..Output::default() }, status }
+impl Failure {
+    fn output(&self, json: bool) -> Output {
+        match self {
+            Self::Away => Output::failure("unavailable", AWAY, 1, json),
+            Self::Usage(text) => Output::failure("usage", text, 2, json),
+            Self::Input(text) => Output::failure("input", text, 1, json),
+            // As a shell reports SIGINT.
+            Self::Interrupted => Output { exit: 130, ..Output::default() },
+        }
     }
 }
 
 impl<A: Authority> Command<A> {
     /// Runs it and closes the channel. `_served` keeps the channel counted until then.
     pub(super) async fn run(self, _served: Served) {
-        let outcome = {
+        // The line may be no UTF-8, and need not make sense.
+        let json = wants_json(String::from_utf8_lossy(&self.line).split_whitespace());
+        let output = {
             // Closed only with the connection.
             let Ok(_slot) = self.slots.acquire().await else { return };
             tokio::select! {
                 () = self.connection.over.cancelled() => return,
                 // The authority is asked to the end even if the peer closes its input; not if it closes the channel.
                 () = self.inlet.closed.cancelled() => return,
-                outcome = self.ask() => outcome,
+                answer = self.ask() => answer.unwrap_or_else(|failure| failure.output(json)),
             }
         };
         let Connection { id, peer, .. } = &*self.connection;
         // The words are in the authority's audit log: a command line may hold what belongs in no other log.
-        tracing::info!(connection = %id, %peer, user = %self.user, action = "command", outcome = outcome.status);
+        tracing::info!(connection = %id, %peer, user = %self.user, action = "command", outcome = output.exit);
         // It fails when the peer is gone.
-        let _ = self.answer(&outcome).await;
+        let _ = self.answer(&output).await;
     }
 
-    async fn ask(&self) -> Outcome {
+    async fn ask(&self) -> Result<Output, Failure> {
         let limit = self.shared.config.limits.command_line;
         if self.line.len() > limit {
-            return Outcome::failed(format!("the command line is longer than {limit} bytes"), USAGE);
+            return Err(Failure::Usage(format!("the command line is longer than {limit} bytes")));
         }
         let Ok(line) = String::from_utf8(self.line.clone()) else {
-            return Outcome::failed("the command line is not UTF-8 text", USAGE);
+            return Err(Failure::Usage("the command line is not UTF-8 text".into()));
         };
         let mut request = CommandRequest {
             connection: self.connection.id.clone(),
@@ -88,7 +101,7 @@ impl<A: Authority> Command<A> {
             context: None,
         };
         loop {
-            request.terminal = self.terminal.get().map(|columns| Terminal { columns });
+            request.terminal = self.terminal.get();
             // A command may change something: it is asked once, and only an authority that is away is waited for
             // by the one who types it again.
             let answer = if request.line.is_empty() {
@@ -97,24 +110,20 @@ impl<A: Authority> Command<A> {
                 self.shared.authority.call::<RunCommand>(request.clone()).await
             };
             match answer {
-                Err(_) => return Outcome::failed(AWAY, 1),
-                Ok(CommandAnswer::Output(output)) => {
-                    let status = output.exit.into();
-                    return Outcome { output, status };
-                }
+                Err(_) => return Err(Failure::Away),
+                Ok(CommandAnswer::Output(output)) => return Ok(output),
                 Ok(CommandAnswer::Input { prompt, read, limit, context }) => {
                     if request.inputs.len() == MAX_INPUTS {
-                        return Outcome::failed("the command asked for input too often", 1);
+                        return Err(Failure::Input("the command asked for input too often"));
                     }
                     if self.write(Some(STDERR), &prompt).await.is_err() {
-                        return Outcome::failed("the connection ended", 1);
+                        return Err(Failure::Input("the connection ended"));
                     }
                     let left = MAX_INPUT.saturating_sub(request.inputs.iter().map(String::len).sum());
                     let limit = usize::try_from(limit).unwrap_or(left).min(left);
                     match timeout(INPUT_WITHIN, self.read(&read, limit)).await {
-                        Ok(Ok(input)) => request.inputs.push(input),
-                        Ok(Err(outcome)) => return outcome,
-                        Err(_) => return Outcome::failed("no input came in time", 1),
+                        Ok(input) => request.inputs.push(input?),
+                        Err(_) => return Err(Failure::Input("no input came in time")),
                     }
                     request.context = context;
                 }
@@ -122,49 +131,48 @@ impl<A: Authority> Command<A> {
         }
     }
 
-    async fn read(&self, what: &Read, limit: usize) -> Result<String, Outcome> {
+    async fn read(&self, what: &Read, limit: usize) -> Result<String, Failure> {
         match what {
             Read::Line if self.terminal.get().is_some() => self.read_line(limit).await,
             Read::Line | Read::All => self.read_all(limit).await,
             // It would be one of this machine, not of the one who asks.
-            Read::File(_) => Err(Outcome::failed("a gateway reads no files; give it on standard input", USAGE)),
+            Read::File(_) => Err(Failure::Usage("a gateway reads no files; give it on standard input".into())),
         }
     }
 
-    async fn read_all(&self, limit: usize) -> Result<String, Outcome> {
+    async fn read_all(&self, limit: usize) -> Result<String, Failure> {
         let mut input = Vec::new();
         while let Some(data) = self.inlet.next().await {
             if input.len() + data.len() > limit {
-                return Err(Outcome::failed(format!("the input is longer than {limit} bytes"), USAGE));
+                return Err(Failure::Usage(format!("the input is longer than {limit} bytes")));
             }
             input.extend_from_slice(&data);
         }
         text(input)
     }
 
-    async fn read_line(&self, limit: usize) -> Result<String, Outcome> {
+    async fn read_line(&self, limit: usize) -> Result<String, Failure> {
         let mut editor = LineEditor::new(limit);
         while let Some(data) = self.inlet.next().await {
             let ended = data.iter().map(|byte| editor.byte(*byte)).find(|typed| *typed != Typed::More);
             let echo = editor.take_echo();
             if !echo.is_empty() && self.channel.data_bytes(echo).await.is_err() {
-                return Err(Outcome::failed("the connection ended", 1));
+                return Err(Failure::Input("the connection ended"));
             }
             match ended {
                 None | Some(Typed::More) => {}
                 Some(Typed::Done) => break,
-                // As a shell reports SIGINT.
-                Some(Typed::Interrupted) => return Err(Outcome { output: Output::default(), status: 130 }),
+                Some(Typed::Interrupted) => return Err(Failure::Interrupted),
             }
         }
         text(editor.into_line())
     }
 
-    async fn answer(&self, outcome: &Outcome) -> Result<(), russh::Error> {
-        self.write(None, &outcome.output.stdout).await?;
-        self.write(Some(STDERR), &outcome.output.stderr).await?;
+    async fn answer(&self, output: &Output) -> Result<(), russh::Error> {
+        self.write(None, &output.stdout).await?;
+        self.write(Some(STDERR), &output.stderr).await?;
         self.channel.eof().await?;
-        self.channel.exit_status(outcome.status).await?;
+        self.channel.exit_status(output.exit.into()).await?;
         self.channel.close().await
     }
 
@@ -188,6 +196,6 @@ impl<A: Authority> Command<A> {
     }
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, Outcome> {
-    String::from_utf8(bytes).map_err(|_| Outcome::failed("the input is not UTF-8 text", USAGE))
+fn text(bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| Failure::Usage("the input is not UTF-8 text".into()))
 }

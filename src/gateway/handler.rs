@@ -8,7 +8,7 @@ use super::{
     agents::{self, Agent},
     algorithms,
     auth::{AWAY, Identity, authenticate, patiently_connected},
-    channels::{Channels, Columns, Entry, Served, WhenFull},
+    channels::{Channels, Entry, Served, WhenFull},
     command::Command,
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST},
@@ -383,7 +383,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     async fn pty_request(
         &mut self,
         id: ChannelId,
-        _term: &str,
+        term: &str,
         columns: u32,
         _rows: u32,
         _width: u32,
@@ -392,7 +392,7 @@ impl<A: Authority> SshHandler for Handler<A> {
         session: &mut Session,
     ) -> Result<(), Error> {
         let account = matches!(self.identity, Some(Identity::Account { .. }));
-        let set = account && self.channels.with(id, |e| waiting_terminal(e, columns)).unwrap_or(false);
+        let set = account && self.channels.with(id, |e| waiting_terminal(e, term, columns)).unwrap_or(false);
         answer(session, id, set)
     }
 
@@ -408,7 +408,7 @@ impl<A: Authority> SshHandler for Handler<A> {
         let set = self.channels.with(id, |entry| {
             let terminal = entry.terminal.get().is_some();
             if terminal {
-                entry.terminal.set(columns);
+                entry.terminal.resize(columns);
             }
             terminal
         });
@@ -479,10 +479,10 @@ impl<A: Authority> SshHandler for Handler<A> {
 }
 
 /// A terminal is asked for before anything is started on the channel.
-fn waiting_terminal(entry: &mut Entry, columns: u32) -> bool {
+fn waiting_terminal(entry: &mut Entry, term: &str, columns: u32) -> bool {
     let waiting = entry.waiting.is_some();
     if waiting {
-        Columns::set(&entry.terminal, columns);
+        entry.terminal.ask(term, columns);
     }
     waiting
 }
