@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountId, AccountKind, AccountState, Directory, Email, Fingerprint, KeyEntry, Mutation, Org, OrgId,
-        OrgName, PublicKey, Timestamp, UserName, Version,
+        Account, AccountId, AccountKind, AccountState, Actor, Directory, Email, Fingerprint, KeyEntry, Mutation, Org,
+        OrgId, OrgName, PublicKey, Timestamp, Uid, UserName, Version,
     },
     policy::{Action, Caller, Denial, Reason},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a new account is.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct NewAccount {
     pub org: OrgName,
     /// Its POSIX user name.
     pub user: UserName,
+    /// Its POSIX user number; the next one if not said.
+    pub uid: Option<Uid>,
     /// Its first keys.
     pub keys: Vec<PublicKey>,
 }
@@ -33,14 +35,8 @@ impl App {
     /// Refused, the name was used before, or not durable.
     pub async fn create_org(self: &Arc<Self>, asker: &Asker, name: OrgName) -> Result<(), AppError> {
         let object = name.to_string();
-        self.change(asker, Action::OrgCreate, None, object, move |ledger, _, _, now| {
-            if ledger.directory.org_named(&name).is_some() {
-                return Err(Denial::plain(Reason::Conflict, format!("there is an organization {name} already")));
-            }
-            let id = OrgId(ledger.directory.counters().id);
-            Ok(Decided::one(Mutation::OrgCreated(Org { id, name, created: now }), ()))
-        })
-        .await?;
+        let decide = move |ledger: crate::store::Ledger<'_>, _: &_, _: &_, now| create_org(ledger.directory, name, now);
+        self.change(asker, Action::OrgCreate, None, object, decide).await?;
         Ok(())
     }
 
@@ -50,44 +46,8 @@ impl App {
     /// Refused, something is taken, or not durable.
     pub async fn create_account(self: &Arc<Self>, asker: &Asker, new: NewAccount) -> Result<Arc<Account>, AppError> {
         let object = new.email.to_string();
-        let decide = move |ledger: crate::store::Ledger<'_>, _: &_, _: &_, now| {
-            let directory = ledger.directory;
-            let unknown = || {
-                let text = format!("no such organization: {}; create it first: org create {}", new.org, new.org);
-                Denial::plain(Reason::NotFound, text)
-            };
-            let org = directory.org_named(&new.org).ok_or_else(unknown)?.id;
-            if directory.account_with_email(&new.email).is_some() {
-                return Err(Denial::plain(Reason::Conflict, format!("there is an account {} already", new.email)));
-            }
-            if directory.account_with_user(&new.user).is_some() {
-                let text = format!("the user name {} is or was somebody's; names are never given out twice", new.user);
-                return Err(Denial::plain(Reason::Conflict, text));
-            }
-            let counters = directory.counters();
-            let account = Account {
-                id: AccountId(counters.id),
-                org,
-                email: new.email,
-                user: new.user,
-                uid: counters.uid,
-                state: AccountState::Active,
-                kind: AccountKind::Person,
-                created: now,
-            };
-            let mut mutations = vec![Mutation::AccountCreated(account.clone())];
-            let mut fingerprints = Vec::new();
-            for key in new.keys {
-                let fingerprint = check_new_key(directory, &key, account.id, now)?;
-                // The same key given twice is one key.
-                if !fingerprints.contains(&fingerprint) {
-                    fingerprints.push(fingerprint);
-                    mutations.push(Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now }));
-                }
-            }
-            let detail = format!("user {} uid {} keys {fingerprints:?}", account.user, account.uid);
-            Ok(Decided { mutations, certificate: None, detail, answer: Arc::new(account) })
-        };
+        let decide =
+            move |ledger: crate::store::Ledger<'_>, _: &_, _: &_, now| create_account(ledger.directory, new, now);
         Ok(self.change(asker, Action::UserCreate, None, object, decide).await?.0)
     }
 
@@ -107,12 +67,7 @@ impl App {
         };
         let object = email.to_string();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
-            let account = account_named(ledger.directory, &email)?;
-            if account.state == state {
-                return Err(Denial::plain(Reason::Conflict, format!("{email} is {state} already")));
-            }
-            let by = caller.actor();
-            Ok(Decided::one(Mutation::AccountStateSet { account: account.id, state, at: now, by }, ()))
+            set_state(account_named(ledger.directory, &email)?, state, caller.actor(), now)
         };
         Ok(self.change(asker, action, None, object, decide).await?.1)
     }
@@ -130,10 +85,7 @@ impl App {
         let object = key.fingerprint().to_string();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
             let account = subject(ledger.directory, caller, email.as_ref())?;
-            let fingerprint = check_new_key(ledger.directory, &key, account.id, now)?;
-            let detail = format!("{} for {}", key.algorithm(), account.email);
-            let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
-            Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: fingerprint })
+            add_key(ledger.directory, account, key, now)
         };
         Ok(self.change(asker, Action::KeyAdd, None, object, decide).await?.0)
     }
@@ -165,17 +117,118 @@ impl App {
         email: Option<Email>,
         key: Fingerprint,
     ) -> Result<Version, AppError> {
-        let longest = self.site.certificates.max_ttl.max(self.site.certificates.ttl).duration();
         let app = self.clone();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
             let account = owner_of(ledger.directory, caller, email.as_ref(), key)?;
-            // Longer than any that can be issued today, and than those that were when other settings held.
-            let alive = lock(&app.live).values().filter(|r| r.key == key).map(|r| r.valid_before).max();
-            let denied_until = alive.unwrap_or(now).max(now.after(longest));
+            let denied_until = app.last_certificate_on(&[key].into(), now);
             Ok(Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()))
         };
         Ok(self.change(asker, Action::KeyRemove, None, key.to_string(), decide).await?.1)
     }
+
+    /// When the last certificate on any of these keys ends: nodes refuse them for so long. Longer than any that can be
+    /// issued today, and than those that were when other settings held.
+    pub(super) fn last_certificate_on(&self, keys: &BTreeSet<Fingerprint>, now: Timestamp) -> Timestamp {
+        let longest = self.site.certificates.max_ttl.max(self.site.certificates.ttl).duration();
+        let alive = lock(&self.live).values().filter(|r| keys.contains(&r.key)).map(|r| r.valid_before).max();
+        alive.unwrap_or(now).max(now.after(longest))
+    }
+}
+
+/// An organization.
+pub(super) fn create_org(directory: &Directory, name: OrgName, now: Timestamp) -> Result<Decided<()>, Denial> {
+    if directory.org_named(&name).is_some() {
+        return Err(Denial::plain(Reason::Conflict, format!("there is an organization {name} already")));
+    }
+    let id = OrgId(directory.counters().id);
+    Ok(Decided::one(Mutation::OrgCreated(Org { id, name, created: now }), ()))
+}
+
+/// A person's account, with keys if there are any.
+pub(super) fn create_account(
+    directory: &Directory,
+    new: NewAccount,
+    now: Timestamp,
+) -> Result<Decided<Arc<Account>>, Denial> {
+    let unknown = || {
+        let text = format!("no such organization: {}; create it first: org create {}", new.org, new.org);
+        Denial::plain(Reason::NotFound, text)
+    };
+    let org = directory.org_named(&new.org).ok_or_else(unknown)?.id;
+    if directory.account_with_email(&new.email).is_some() {
+        return Err(Denial::plain(Reason::Conflict, format!("there is an account {} already", new.email)));
+    }
+    if directory.account_with_user(&new.user).is_some() {
+        let text = format!("the user name {} is or was somebody's; names are never given out twice", new.user);
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    let account = Account {
+        id: AccountId(directory.counters().id),
+        org,
+        email: new.email,
+        user: new.user,
+        uid: new_uid(directory, new.uid)?,
+        state: AccountState::Active,
+        kind: AccountKind::Person,
+        created: now,
+    };
+    let mut mutations = vec![Mutation::AccountCreated(account.clone())];
+    let mut fingerprints = Vec::new();
+    for key in new.keys {
+        let fingerprint = check_new_key(directory, &key, account.id, now)?;
+        // The same key given twice is one key.
+        if !fingerprints.contains(&fingerprint) {
+            fingerprints.push(fingerprint);
+            mutations.push(Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now }));
+        }
+    }
+    let detail = format!("user {} uid {} keys {fingerprints:?}", account.user, account.uid);
+    Ok(Decided { mutations, certificate: None, detail, answer: Arc::new(account) })
+}
+
+/// The user number of a new account: the next one, or one that was chosen, so that file systems that know it from
+/// elsewhere keep their owners.
+fn new_uid(directory: &Directory, chosen: Option<Uid>) -> Result<Uid, Denial> {
+    let uid = chosen.unwrap_or(directory.counters().uid);
+    if directory.uid_taken(uid) {
+        return Err(Denial::plain(Reason::Conflict, format!("the user number {uid} is somebody's")));
+    }
+    in_range("user", uid)
+}
+
+/// Whether a number can be given to a user or a group.
+pub(super) fn in_range(what: &str, number: Uid) -> Result<Uid, Denial> {
+    if number.can_be_given() {
+        return Ok(number);
+    }
+    let text = format!("the {what} number {number} is not between {} and {}", Uid::FIRST, Uid::LAST);
+    Err(Denial::plain(Reason::Invalid, text))
+}
+
+/// Suspends an account, or lets it work again.
+pub(super) fn set_state(
+    account: &Account,
+    state: AccountState,
+    by: Actor,
+    now: Timestamp,
+) -> Result<Decided<()>, Denial> {
+    if account.state == state {
+        return Err(Denial::plain(Reason::Conflict, format!("{} is {state} already", account.email)));
+    }
+    Ok(Decided::one(Mutation::AccountStateSet { account: account.id, state, at: now, by }, ()))
+}
+
+/// A key of an account.
+pub(super) fn add_key(
+    directory: &Directory,
+    account: &Account,
+    key: PublicKey,
+    now: Timestamp,
+) -> Result<Decided<Fingerprint>, Denial> {
+    let fingerprint = check_new_key(directory, &key, account.id, now)?;
+    let detail = format!("{} for {}", key.algorithm(), account.email);
+    let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
+    Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: fingerprint })
 }
 
 /// The account that a command is about: one's own, or another's as operator.

@@ -1,7 +1,7 @@
 //! Projects and who is in them.
 
 use super::{
-    accounts::account_named,
+    accounts::{account_named, in_range},
     core::{App, Asker, Decided, lock},
     error::AppError,
     sessions::Session,
@@ -9,7 +9,10 @@ use super::{
     views::project_view,
 };
 use crate::{
-    domain::{Departure, Directory, Email, Membership, Mutation, Project, ProjectId, ProjectPath, Role, Uid, Version},
+    domain::{
+        Account, Actor, Departure, Directory, Email, Membership, Mutation, Org, Project, ProjectId, ProjectPath, Role,
+        Timestamp, Uid, Version,
+    },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
 };
@@ -44,29 +47,8 @@ impl App {
                 (Some(identity), None) if identity.account().org != org.id => return Err(unknown()),
                 (Some(identity), None) => identity.account().clone(),
             };
-            if directory.project_name_taken(org.id, &path.project) {
-                let text = format!("{path} is or was a project; names are never given out twice");
-                return Err(Denial::plain(Reason::Conflict, text));
-            }
-            let counters = directory.counters();
-            let project = Project {
-                id: ProjectId(counters.id),
-                org: org.id,
-                name: path.project,
-                gid: counters.gid,
-                admins_gid: Uid(counters.gid.0 + 1),
-                created: now,
-            };
-            let membership = Membership {
-                project: project.id,
-                account: account.id,
-                role: Role::Admin,
-                since: now,
-                by: caller.actor(),
-            };
-            let detail = format!("first admin {}", account.email);
-            let mutations = vec![Mutation::ProjectCreated(project), Mutation::MemberAdded(membership)];
-            Ok(Decided { mutations, certificate: None, detail, answer: () })
+            let new = NewProject { path, gid: None, admins_gid: None };
+            create_project(directory, org, new, &account, caller.actor(), now)
         };
         self.change(asker, Action::ProjectCreate, None, object, decide).await?;
         Ok(())
@@ -113,24 +95,9 @@ impl App {
         role: Role,
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
-        let at = path.clone();
         let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0.id;
-            let account = account_with_key(ledger.directory, &email)?;
-            if let Some(membership) = ledger.directory.membership(project, account.id) {
-                let text = format!(
-                    "{email} is in {at} already, as {}; to change that: member role {at} {email} ROLE",
-                    membership.role
-                );
-                return Err(Denial::plain(Reason::Conflict, text));
-            }
-            let membership = Membership { project, account: account.id, role, since: now, by: caller.actor() };
-            Ok(Decided {
-                mutations: vec![Mutation::MemberAdded(membership)],
-                certificate: None,
-                detail: format!("as {role}"),
-                answer: (),
-            })
+            let (project, path) = grant.project()?;
+            add_member(ledger.directory, (project, path), &email, role, caller.actor(), now)
         };
         Ok(self.change(asker, Action::MemberAdd, Some(&path), object, decide).await?.1)
     }
@@ -147,7 +114,7 @@ impl App {
         force: bool,
     ) -> Result<usize, AppError> {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
-            let membership = removable(directory, grant, email, force)?;
+            let membership = removable(directory, grant.project()?, email, force && grant.operator())?;
             let sessions = lock(&self.sessions);
             let concerned = |s: &&Session| s.credential.account == membership.account && s.project == *path;
             Ok(sessions.iter().filter(concerned).count())
@@ -168,15 +135,9 @@ impl App {
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
         let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0.id;
-            let membership = removable(ledger.directory, grant, &email, force)?;
-            let departure = Departure { project, account: membership.account, at: now, by: caller.actor() };
-            Ok(Decided {
-                mutations: vec![Mutation::MemberRemoved(departure)],
-                certificate: None,
-                detail: format!("was {}", membership.role),
-                answer: (),
-            })
+            let (project, path) = grant.project()?;
+            let forced = force && grant.operator();
+            remove_member(ledger.directory, (project, path), &email, forced, caller.actor(), now)
         };
         Ok(self.change(asker, Action::MemberRemove, Some(&path), object, decide).await?.1)
     }
@@ -194,24 +155,128 @@ impl App {
         force: bool,
     ) -> Result<Version, AppError> {
         let object = format!("{path} {email}");
-        let at = path.clone();
         let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, _| {
-            let project = grant.project()?.0.id;
-            let membership = member_named(ledger.directory, project, &at, &email)?;
-            if membership.role == role {
-                return Err(Denial::plain(Reason::Conflict, format!("{email} is {role} of {at} already")));
-            }
-            keep_an_admin(ledger.directory, membership, &at, force && grant.operator())?;
-            let mutation = Mutation::RoleSet { project, account: membership.account, role };
-            let detail = format!("from {} to {role}", membership.role);
-            Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: () })
+            let (project, path) = grant.project()?;
+            set_role(ledger.directory, (project, path), &email, role, force && grant.operator())
         };
         Ok(self.change(asker, Action::MemberRole, Some(&path), object, decide).await?.1)
     }
 }
 
+/// A project to be.
+#[derive(Clone, Debug)]
+pub(super) struct NewProject {
+    /// Its name.
+    pub(super) path: ProjectPath,
+    /// Its group's number; the next one if not said.
+    pub(super) gid: Option<Uid>,
+    /// The number of its admins' group; the next one if not said.
+    pub(super) admins_gid: Option<Uid>,
+}
+
+/// A project with its first admin.
+pub(super) fn create_project(
+    directory: &Directory,
+    org: &Org,
+    new: NewProject,
+    admin: &Account,
+    by: Actor,
+    now: Timestamp,
+) -> Result<Decided<()>, Denial> {
+    let NewProject { path, gid, admins_gid } = new;
+    if directory.project_name_taken(org.id, &path.project) {
+        let text = format!("{path} is or was a project; names are never given out twice");
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    let (gid, admins_gid) = new_gids(directory, gid, admins_gid)?;
+    let id = ProjectId(directory.counters().id);
+    let project = Project { id, org: org.id, name: path.project, gid, admins_gid, created: now };
+    let membership = Membership { project: id, account: admin.id, role: Role::Admin, since: now, by };
+    let detail = format!("first admin {}", admin.email);
+    let mutations = vec![Mutation::ProjectCreated(project), Mutation::MemberAdded(membership)];
+    Ok(Decided { mutations, certificate: None, detail, answer: () })
+}
+
+/// The group numbers of a new project: the next ones, or those that were chosen, so that file systems that know them from
+/// elsewhere keep their groups.
+fn new_gids(directory: &Directory, gid: Option<Uid>, admins_gid: Option<Uid>) -> Result<(Uid, Uid), Denial> {
+    let mut next = directory.counters().gid;
+    let mut choose = |chosen: Option<Uid>| {
+        chosen.unwrap_or_else(|| {
+            next = Uid(next.0 + 1);
+            Uid(next.0 - 1)
+        })
+    };
+    let (gid, admins_gid) = (choose(gid), choose(admins_gid));
+    for number in [gid, admins_gid] {
+        if directory.gid_taken(number) {
+            let text = format!("the group number {number} is or was a project's; numbers are never given out twice");
+            return Err(Denial::plain(Reason::Conflict, text));
+        }
+        in_range("group", number)?;
+    }
+    if gid == admins_gid {
+        return Err(Denial::plain(Reason::Conflict, format!("the group number {gid} would be given out twice")));
+    }
+    Ok((gid, admins_gid))
+}
+
+/// A member. The account must exist and have a key.
+pub(super) fn add_member(
+    directory: &Directory,
+    (project, path): (&Arc<Project>, &ProjectPath),
+    email: &Email,
+    role: Role,
+    by: Actor,
+    now: Timestamp,
+) -> Result<Decided<()>, Denial> {
+    let account = account_with_key(directory, email)?;
+    if let Some(membership) = directory.membership(project.id, account.id) {
+        let text = format!(
+            "{email} is in {path} already, as {}; to change that: member role {path} {email} ROLE",
+            membership.role
+        );
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    let membership = Membership { project: project.id, account: account.id, role, since: now, by };
+    let mutation = Mutation::MemberAdded(membership);
+    Ok(Decided { detail: format!("as {role}"), ..Decided::one(mutation, ()) })
+}
+
+/// Removes a member; the last admin only if it is forced.
+pub(super) fn remove_member(
+    directory: &Directory,
+    (project, path): (&Arc<Project>, &ProjectPath),
+    email: &Email,
+    forced: bool,
+    by: Actor,
+    now: Timestamp,
+) -> Result<Decided<()>, Denial> {
+    let membership = member_named(directory, project.id, path, email)?;
+    keep_an_admin(directory, membership, path, forced)?;
+    let mutation = Mutation::MemberRemoved(Departure { project: project.id, account: membership.account, at: now, by });
+    Ok(Decided { detail: format!("was {}", membership.role), ..Decided::one(mutation, ()) })
+}
+
+/// Gives a member another role; takes it from the last admin only if that is forced.
+pub(super) fn set_role(
+    directory: &Directory,
+    (project, path): (&Arc<Project>, &ProjectPath),
+    email: &Email,
+    role: Role,
+    forced: bool,
+) -> Result<Decided<()>, Denial> {
+    let membership = member_named(directory, project.id, path, email)?;
+    if membership.role == role {
+        return Err(Denial::plain(Reason::Conflict, format!("{email} is {role} of {path} already")));
+    }
+    keep_an_admin(directory, membership, path, forced)?;
+    let mutation = Mutation::RoleSet { project: project.id, account: membership.account, role };
+    Ok(Decided { detail: format!("from {} to {role}", membership.role), ..Decided::one(mutation, ()) })
+}
+
 /// An account that can be added: it must exist and have a key, and the error says which of the two is missing.
-fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<crate::domain::Account>, Denial> {
+fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<Account>, Denial> {
     let account = account_named(directory, email)?;
     if directory.keys_of(account.id).next().is_none() {
         let text = format!(
@@ -236,13 +301,12 @@ fn member_named<'d>(
 /// The membership, if it may be ended.
 fn removable<'d>(
     directory: &'d Directory,
-    grant: &Grant,
+    (project, path): (&Arc<Project>, &ProjectPath),
     email: &Email,
-    force: bool,
+    forced: bool,
 ) -> Result<&'d Arc<Membership>, Denial> {
-    let (project, path) = grant.project()?;
     let membership = member_named(directory, project.id, path, email)?;
-    keep_an_admin(directory, membership, path, force && grant.operator())?;
+    keep_an_admin(directory, membership, path, forced)?;
     Ok(membership)
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Create { email, org, name, key } => {
             let keys = key.iter().map(|text| parse_key(text)).collect::<Result<Vec<_>, _>>()?;
-            let new = NewAccount { email, org, user: name, keys };
+            let new = NewAccount { email, org, user: name, uid: None, keys };
             let account = context.app.create_account(context.asker, new).await?;
             let sentence = format!("created {} as user {} ({})", account.email, account.user, account.uid);
             let data = json!({ "email": account.email, "user": account.user, "uid": account.uid });

@@ -24,10 +24,6 @@ mod change;
 #[error("the change contradicts the directory: {0}")]
 pub struct Inconsistent(pub &'static str);
 
-/// The first user and group number given out: above what distributions give to people and services and to the first
-/// ranges of subordinate users, below what systemd keeps for containers (524288).
-const FIRST_UID: u32 = 200_000;
-
 /// What is given out next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -49,10 +45,12 @@ pub struct Directory {
     accounts: OrdMap<AccountId, Arc<Account>>,
     emails: OrdMap<Email, AccountId>,
     users: OrdMap<UserName, AccountId>,
+    uids: OrdSet<Uid>,
     keys: OrdMap<Fingerprint, Arc<KeyEntry>>,
     account_keys: OrdSet<(AccountId, Fingerprint)>,
     projects: OrdMap<ProjectId, Arc<Project>>,
     project_names: OrdMap<(OrgId, ProjectName), ProjectId>,
+    gids: OrdSet<Uid>,
     clusters: OrdMap<ClusterId, Arc<Cluster>>,
     cluster_names: OrdMap<(OrgId, ClusterName), ClusterId>,
     project_clusters: OrdSet<(ProjectId, ClusterId)>,
@@ -76,16 +74,18 @@ impl Default for Directory {
     fn default() -> Self {
         Self {
             version: Version(0),
-            counters: Counters { id: 1, uid: Uid(FIRST_UID), gid: Uid(FIRST_UID) },
+            counters: Counters { id: 1, uid: Uid::FIRST, gid: Uid::FIRST },
             orgs: OrdMap::new(),
             org_names: OrdMap::new(),
             accounts: OrdMap::new(),
             emails: OrdMap::new(),
             users: OrdMap::new(),
+            uids: OrdSet::new(),
             keys: OrdMap::new(),
             account_keys: OrdSet::new(),
             projects: OrdMap::new(),
             project_names: OrdMap::new(),
+            gids: OrdSet::new(),
             clusters: OrdMap::new(),
             cluster_names: OrdMap::new(),
             project_clusters: OrdSet::new(),
@@ -161,6 +161,12 @@ impl Directory {
         self.accounts.get(self.users.get(user)?)
     }
 
+    /// Whether a user number is somebody's.
+    #[must_use]
+    pub fn uid_taken(&self, uid: Uid) -> bool {
+        self.uids.contains(&uid)
+    }
+
     /// A registered key.
     #[must_use]
     pub fn key(&self, key: &Fingerprint) -> Option<&Arc<KeyEntry>> {
@@ -198,6 +204,12 @@ impl Directory {
     #[must_use]
     pub fn project_name_taken(&self, org: OrgId, name: &ProjectName) -> bool {
         self.project_names.contains_key(&(org, name.clone()))
+    }
+
+    /// Whether a group number is or was a project's.
+    #[must_use]
+    pub fn gid_taken(&self, gid: Uid) -> bool {
+        self.gids.contains(&gid)
     }
 
     /// A project's path.

@@ -37,6 +37,21 @@ id!(/// The directory's version: rises by one with every transaction that change
 id!(/// A POSIX user or group number.
     Uid(u32));
 
+impl Uid {
+    /// The first one given out: above what distributions give to people and services and to the first ranges of
+    /// subordinate users.
+    pub const FIRST: Self = Self(200_000);
+
+    /// The last one given out: systemd keeps what follows for containers.
+    pub const LAST: Self = Self(524_287);
+
+    /// Whether it is one that can be given out.
+    #[must_use]
+    pub fn can_be_given(self) -> bool {
+        (Self::FIRST..=Self::LAST).contains(&self)
+    }
+}
+
 impl Version {
     /// The version after this one.
     #[must_use]

@@ -194,6 +194,7 @@ impl Directory {
         }
         fresh(self.emails.insert(account.email.clone(), account.id), "email taken")?;
         fresh(self.users.insert(account.user.clone(), account.id), "user name taken")?;
+        fresh(self.uids.insert(account.uid), "user number taken")?;
         fresh(self.accounts.insert(account.id, Arc::new(account.clone())), "account number taken")
     }
 
@@ -236,6 +237,8 @@ impl Directory {
             return Err(Inconsistent("no such organization"));
         }
         fresh(self.project_names.insert((project.org, project.name.clone()), project.id), "project name taken")?;
+        fresh(self.gids.insert(project.gid), "group number taken")?;
+        fresh(self.gids.insert(project.admins_gid), "group number taken")?;
         fresh(self.projects.insert(project.id, Arc::new(project.clone())), "project number taken")
     }
 
