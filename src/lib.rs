@@ -12,6 +12,7 @@ pub mod command;
 pub mod daemon;
 pub mod domain;
 pub mod gateway;
+pub mod krl;
 pub mod node;
 pub mod policy;
 pub mod store;

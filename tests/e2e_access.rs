@@ -94,3 +94,32 @@ fn an_impostor_at_a_nodes_address_is_not_trusted() {
         site.user1(&format!("ssh {NODE} hostname")).stderr.contains("Host key verification failed")
     });
 }
+
+#[test]
+fn openssh_reads_the_revocation_list_that_the_bastion_gives() {
+    let site = Site::with_user1_at_work();
+    let cluster = NODE.split_once('.').unwrap().1;
+    site.user1(&format!("ssh {HOST} cert >kept.pub")).ok();
+    let fetched = format!("ssh {HOST} krl {cluster} >/tmp/list && chmod a+r /tmp/list");
+    let asked = || site.user1("ssh-keygen -Q -f /tmp/list kept.pub .ssh/id_ed25519.pub");
+    site.admin1(&fetched).ok();
+    assert_eq!(asked().ok().matches(": ok").count(), 2);
+
+    // Removed: nothing that she holds was revoked by number, and the list says that it is refused all the same.
+    site.admin1(&format!("ssh {HOST} member remove acme/ml-training user1@acme.example --yes")).ok();
+    site.admin1(&fetched).ok();
+    let answer = asked().refused("kept.pub").said();
+    assert!(answer.contains("REVOKED") && answer.matches(": ok").count() == 1, "{answer}");
+    site.user1(&format!("ssh {HOST} krl {cluster}")).refused("removed from");
+
+    let fingerprint = site.user1("ssh-keygen -lf .ssh/id_ed25519.pub | cut -d ' ' -f 2").ok();
+    site.operator(&format!("key remove {} --account user1@acme.example --yes", fingerprint.trim())).ok();
+    site.admin1(&format!("ssh {HOST} krl >/tmp/list")).ok();
+    let answer = asked().refused("REVOKED").said();
+    assert_eq!(answer.matches("REVOKED").count(), 2, "{answer}");
+    // The operator's program writes the same bytes.
+    let sizes =
+        site.run(BASTION, "root", "certgate krl | wc -c; certgate krl --json | jq -r .krl | base64 -d | wc -c").ok();
+    let sizes: Vec<&str> = sizes.lines().collect();
+    assert!(sizes[0] == sizes[1] && sizes[0] != "0", "{sizes:?}");
+}

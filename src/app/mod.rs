@@ -19,6 +19,7 @@ mod projects;
 pub mod protocol;
 mod publish;
 mod receipts;
+mod revocation;
 mod sessions;
 pub mod token;
 mod view_types;

@@ -10,6 +10,7 @@ use crate::{
         AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Version,
     },
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -236,12 +237,42 @@ pub enum Read {
     File(String),
 }
 
+/// Bytes, as base64 in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Base64(pub Vec<u8>);
+
+impl Base64 {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl TryFrom<String> for Base64 {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        STANDARD.decode(text).map(Self)
+    }
+}
+
+impl From<Base64> for String {
+    fn from(bytes: Base64) -> Self {
+        STANDARD.encode(bytes.0)
+    }
+}
+
 /// What a command wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     /// Standard output.
     pub stdout: String,
+    /// What follows it there and is not text.
+    #[serde(default, skip_serializing_if = "Base64::is_empty")]
+    pub binary: Base64,
     /// Standard error.
     pub stderr: String,
     /// 0, or 1 (refused or failed), or 2 (usage).
@@ -256,7 +287,7 @@ impl Output {
     pub fn failure(reason: &str, message: &str, exit: u8, json: bool) -> Self {
         let error = || serde_json::json!({ "error": { "reason": reason, "message": message } });
         let stdout = if json { format!("{:#}\n", error()) } else { String::new() };
-        Self { stdout, stderr: format!("{message}\n"), exit }
+        Self { stdout, stderr: format!("{message}\n"), exit, ..Self::default() }
     }
 }
 

@@ -123,6 +123,7 @@ fn within(text: String, limit: usize) -> std::io::Result<String> {
 fn show(output: &Output) -> ExitCode {
     let written = std::io::stdout()
         .write_all(output.stdout.as_bytes())
+        .and_then(|()| std::io::stdout().write_all(&output.binary.0))
         .and_then(|()| std::io::stdout().flush())
         .and_then(|()| std::io::stderr().write_all(output.stderr.as_bytes()));
     match written {

@@ -3,7 +3,7 @@
 use super::{
     access, audit, ca, cert, certificate, cluster, config,
     help::{self, Reader},
-    key, member, node, org, project,
+    key, krl, member, node, org, project,
     reply::Written,
     session, user, volume,
 };
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Explain(access::Explain),
     /// Who can get into a node or cluster
     Reach(access::Reach),
+    /// A key revocation list, for sshds that do not run the helper
+    Krl(krl::Args),
     /// Organizations (operators)
     #[command(subcommand)]
     Org(org::Command),

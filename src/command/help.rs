@@ -22,7 +22,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Your account", &["key", "session", "certificate"]),
     ("Projects and people", &["project", "member"]),
     ("Clusters, nodes and volumes", &["cluster", "node", "volume"]),
-    ("See who can get in, and why", &["reach", "explain"]),
+    ("See who can get in, and why", &["reach", "explain", "krl"]),
     ("Run the bastion (operators)", &["status", "org", "user", "audit", "ca"]),
 ];
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn help(reader: Reader<'_>, line: &str) -> String {
-        let Output { stdout, stderr, exit } = printed(reader, line);
+        let Output { stdout, stderr, exit, .. } = printed(reader, line);
         assert_eq!((exit, stderr.as_str()), (0, ""), "{line}");
         stdout
     }
@@ -339,7 +339,7 @@ mod tests {
                 ),
             ),
         ] {
-            let Output { stdout, stderr, exit } = printed(ACCOUNT, line);
+            let Output { stdout, stderr, exit, .. } = printed(ACCOUNT, line);
             assert_eq!((exit, stdout.as_str(), stderr), (2, "", format!("{said}\n")), "{line}");
         }
     }

@@ -11,6 +11,7 @@ mod config;
 mod grammar;
 mod help;
 mod key;
+mod krl;
 mod member;
 mod node;
 mod org;
@@ -281,6 +282,7 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Session(command)) => session::run(context, command).await,
         Some(Command::Explain(args)) => access::explain(context, &args),
         Some(Command::Reach(args)) => access::reach(context, &args),
+        Some(Command::Krl(args)) => krl::run(context, &args),
         Some(Command::Org(command)) => org::run(context, command).await,
         Some(Command::User(command)) => user::run(context, command).await,
         Some(Command::Audit(command)) => audit::run(context, command).await,

@@ -2,7 +2,7 @@
 
 pub(crate) use super::table::table;
 use super::text::Text;
-use crate::app::protocol::Output;
+use crate::app::protocol::{Base64, Output};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ pub(crate) struct Reply {
     json: Value,
     /// Standard output for people; ends with a newline unless empty.
     text: Text,
+    /// Standard output for programs that want something else than text.
+    binary: Vec<u8>,
     /// Standard error: what happened, what next.
     note: Text,
     /// Exit status.
@@ -24,6 +26,11 @@ impl Reply {
     pub(crate) fn data(data: &impl Serialize, text: impl Into<Text>) -> Self {
         // The views are plain data, which serializes always; null would be visible in every test.
         Self { json: serde_json::to_value(data).unwrap_or(Value::Null), text: text.into(), ..Self::default() }
+    }
+
+    /// Data that is not text, and what there is to say about it as JSON.
+    pub(crate) fn binary(data: &impl Serialize, bytes: Vec<u8>) -> Self {
+        Self { binary: bytes, ..Self::data(data, Text::default()) }
     }
 
     /// That something was done, in a sentence; programs get the same as data.
@@ -46,8 +53,9 @@ impl Reply {
 
     /// As it is written.
     pub(crate) fn render(self, json: bool) -> Written {
-        let stdout = if json { format!("{:#}\n", self.json).into() } else { self.text };
-        Written { stdout, stderr: self.note, exit: self.exit }
+        let (stdout, binary) =
+            if json { (format!("{:#}\n", self.json).into(), Vec::new()) } else { (self.text, self.binary) };
+        Written { stdout, binary, stderr: self.note, exit: self.exit }
     }
 }
 
@@ -56,6 +64,8 @@ impl Reply {
 pub(crate) struct Written {
     /// Standard output.
     pub(crate) stdout: Text,
+    /// What follows it there, byte by byte.
+    pub(crate) binary: Vec<u8>,
     /// Standard error.
     pub(crate) stderr: Text,
     /// Exit status.
@@ -65,14 +75,15 @@ pub(crate) struct Written {
 impl Written {
     /// Why there is nothing else to say.
     pub(crate) fn failure(reason: &str, message: &str, exit: u8, json: bool) -> Self {
-        let Output { stdout, stderr, exit } = Output::failure(reason, message, exit, json);
-        Self { stdout: stdout.into(), stderr: stderr.into(), exit }
+        let Output { stdout, stderr, exit, .. } = Output::failure(reason, message, exit, json);
+        Self { stdout: stdout.into(), binary: Vec::new(), stderr: stderr.into(), exit }
     }
 }
 
 impl From<Written> for Output {
     fn from(written: Written) -> Self {
-        Self { stdout: written.stdout.into_string(), stderr: written.stderr.into_string(), exit: written.exit }
+        let Written { stdout, binary, stderr, exit } = written;
+        Self { stdout: stdout.into_string(), binary: Base64(binary), stderr: stderr.into_string(), exit }
     }
 }
 

@@ -170,6 +170,7 @@ impl<A: Authority> Command<A> {
 
     async fn answer(&self, output: &Output) -> Result<(), russh::Error> {
         self.write(None, &output.stdout).await?;
+        self.write_bytes(None, output.binary.0.clone()).await?;
         self.write(Some(STDERR), &output.stderr).await?;
         self.channel.eof().await?;
         self.channel.exit_status(output.exit.into()).await?;
@@ -183,6 +184,13 @@ impl<A: Authority> Command<A> {
             Some(_) => text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes(),
             None => text.as_bytes().to_vec(),
         };
+        self.write_bytes(stream, bytes).await
+    }
+
+    async fn write_bytes(&self, stream: Option<u32>, bytes: Vec<u8>) -> Result<(), russh::Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let write = async {
             match stream {
                 None => self.channel.data_bytes(bytes).await,

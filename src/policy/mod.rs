@@ -11,6 +11,7 @@ mod issue;
 mod networks;
 mod open;
 mod permission;
+mod revoked;
 
 pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
 pub use denial::{Denial, Reason};
@@ -19,6 +20,7 @@ pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueR
 pub use networks::NodeNetworks;
 pub use open::{OpenPermit, OpenTarget, open, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};
+pub use revoked::{Revoked, revoked};
 
 #[cfg(test)]
 mod hostile_tests;

@@ -117,6 +117,8 @@ actions! {
     ExplainOwn = "explain.own": Own,
     Explain = "explain": Admin,
     Reach = "reach": Member,
+    Krl = "krl": Own,
+    KrlCluster = "krl.cluster": Member,
     OrgCreate = "org.create": Operator,
     OrgList = "org.list": Operator,
     UserCreate = "user.create": Operator,
@@ -293,5 +295,7 @@ fn changes(action: Action) -> bool {
             | Action::ExplainOwn
             | Action::Explain
             | Action::Reach
+            | Action::Krl
+            | Action::KrlCluster
     )
 }

@@ -39,6 +39,8 @@ const EXPECTED: &[(Action, [bool; 5])] = &[
     (A::ExplainOwn, [true, true, true, true, true]),
     (A::Explain, [true, true, false, false, false]),
     (A::Reach, [true, true, true, false, false]),
+    (A::Krl, [true, true, true, true, true]),
+    (A::KrlCluster, [true, true, true, false, false]),
     (A::OrgCreate, [true, false, false, false, false]),
     (A::OrgList, [true, false, false, false, false]),
     (A::UserCreate, [true, false, false, false, false]),

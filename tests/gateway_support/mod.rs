@@ -91,8 +91,9 @@ impl Fake {
                 assert!(!self.panic_in_command.swap(false, Ordering::SeqCst), "as the test wants it");
                 let request: CommandRequest = read(request);
                 self.commands.lock().unwrap().push(request.clone());
-                let output =
-                    |stdout: String| CommandAnswer::Output(Output_ { stdout, stderr: "a word\n".into(), exit: 3 });
+                let output = |stdout: String| {
+                    CommandAnswer::Output(Output_ { stdout, stderr: "a word\n".into(), exit: 3, ..Output_::default() })
+                };
                 let input = |prompt: &str, read, context: Option<&str>| CommandAnswer::Input {
                     prompt: prompt.into(),
                     read,
