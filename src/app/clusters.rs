@@ -1,56 +1,152 @@
-//! Clusters and volumes; and certificates and sessions as things that can be ended.
+//! Clusters; and certificates and sessions as things that can be ended.
 
 use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
     protocol::Event,
+    resources::{NewCluster, configure_cluster, create_cluster, scale_cluster},
 };
 use crate::{
     domain::{
-        AccountId, CertificateRecord, Cluster, ClusterId, ClusterKind, ClusterName, ClusterPath, Directory, MountPath,
-        Mutation, NodeCounts, ProjectId, ProjectPath, Serial, SessionId, Size, Version, Volume, VolumeId, VolumeName,
+        AccountId, CertificateRecord, ClusterPath, Directory, Document, Mutation, NodeCounts, ProjectPath, Revision,
+        Serial, SessionId, Version,
     },
-    policy::{Action, Caller, Denial, Grant, Reason},
+    policy::{Action, Caller, Denial, Grant, Place, Reason},
     store::Ledger,
 };
 use std::sync::Arc;
+
+/// Which configuration is in force, and what it would be changed to.
+#[derive(Clone, Debug)]
+pub struct Reconfiguration {
+    /// The revision in force.
+    pub revision: u64,
+    /// The configuration in force.
+    pub current: Arc<Document>,
+    /// The other one.
+    pub proposed: Document,
+}
 
 impl App {
     /// Creates a cluster in a project.
     ///
     /// # Errors
-    /// Refused, the name was used before in the organization, or not durable.
+    /// Refused, the name was used before in the organization, a shared login is somebody's own, or not durable.
     pub async fn create_cluster(
         self: &Arc<Self>,
         asker: &Asker,
         path: ProjectPath,
-        name: ClusterName,
-        kind: ClusterKind,
+        new: NewCluster,
     ) -> Result<ClusterPath, AppError> {
-        let answer = ClusterPath { cluster: name.clone(), org: path.org.clone() };
-        let told = answer.clone();
-        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0;
-            if ledger.directory.cluster_name_taken(project.org, &name) {
-                let text = format!("{told} is or was a cluster; names are never given out twice");
-                return Err(Denial::plain(Reason::Conflict, text));
-            }
-            let id = ClusterId(ledger.directory.counters().id);
-            let cluster = Cluster {
-                id,
-                project: project.id,
-                name,
-                kind,
-                document: Arc::default(),
-                revision: 1,
-                wanted: NodeCounts::default(),
-                created: now,
-            };
-            Ok(Decided::one(Mutation::ClusterCreated(cluster), ()))
-        };
+        let answer = ClusterPath { cluster: new.name.clone(), org: path.org.clone() };
         let object = format!("{path} {answer}");
+        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
+            let detail = format!("{}, wanted: {}", new.kind, new.wanted);
+            let mutation = create_cluster(ledger.directory, grant.project()?.0, new, now)?;
+            Ok(Decided { detail, ..Decided::one(mutation, ()) })
+        };
         self.change(asker, Action::ClusterCreate, Some(&path), object, decide).await?;
         Ok(answer)
+    }
+
+    /// What another configuration would change.
+    ///
+    /// # Errors
+    /// The asker may not change it, or the text is no configuration of such a cluster.
+    pub async fn preview_configuration(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: &ClusterPath,
+        text: &str,
+    ) -> Result<Reconfiguration, AppError> {
+        let look = |directory: &Directory, _: &Caller, grant: &Grant| {
+            let cluster = grant.cluster()?;
+            let proposed = Document::parse(text, cluster.kind)
+                .map_err(|error| Denial::plain(Reason::Invalid, error.to_string()))?;
+            configure_cluster(directory, cluster, proposed.clone(), self.now())?;
+            Ok(Reconfiguration { revision: cluster.revision, current: cluster.document.clone(), proposed })
+        };
+        self.preview(asker, Action::ClusterUpdate, path, path.to_string(), look).await
+    }
+
+    /// Whether a configuration may be given to a cluster, before there is one.
+    ///
+    /// # Errors
+    /// The asker may not change it.
+    pub async fn may_configure(self: &Arc<Self>, asker: &Asker, path: &ClusterPath) -> Result<(), AppError> {
+        self.preview(asker, Action::ClusterUpdate, path, path.to_string(), |_, _, _| Ok(())).await
+    }
+
+    /// Gives a cluster another configuration, if `revision` is still in force; says which revision it is.
+    ///
+    /// # Errors
+    /// Refused, somebody else has changed it meanwhile, a shared login is somebody's own, or not durable.
+    pub async fn configure_cluster(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ClusterPath,
+        document: Document,
+        revision: u64,
+    ) -> Result<(u64, Version), AppError> {
+        let (place, object) = (Place::from(&path), path.to_string());
+        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
+            let cluster = grant.cluster()?;
+            if cluster.revision != revision {
+                let text = format!(
+                    "{path} has revision {} of its configuration by now, not {revision}; nothing was changed. Look at \
+                     it again: cluster show {path} --config",
+                    cluster.revision
+                );
+                return Err(Denial::plain(Reason::Conflict, text));
+            }
+            match configure_cluster(ledger.directory, cluster, document, now)? {
+                None => Ok(Decided::nothing(format!("unchanged, revision {revision}"), revision)),
+                Some(mutation) => {
+                    let detail = format!("revision {}", revision + 1);
+                    Ok(Decided { detail, ..Decided::one(mutation, revision + 1) })
+                }
+            }
+        };
+        self.change(asker, Action::ClusterUpdate, place, object, decide).await
+    }
+
+    /// How many nodes a cluster should have, before that is changed.
+    ///
+    /// # Errors
+    /// The asker may not change it.
+    pub async fn preview_scaling(self: &Arc<Self>, asker: &Asker, path: &ClusterPath) -> Result<NodeCounts, AppError> {
+        let look = |_: &Directory, _: &Caller, grant: &Grant| Ok(grant.cluster()?.wanted);
+        self.preview(asker, Action::ClusterScale, path, path.to_string(), look).await
+    }
+
+    /// Sets how many nodes a cluster should have, if `from` is still what it should have.
+    ///
+    /// # Errors
+    /// Refused, somebody else has changed it meanwhile, or not durable.
+    pub async fn scale_cluster(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ClusterPath,
+        from: NodeCounts,
+        to: NodeCounts,
+    ) -> Result<Version, AppError> {
+        let (place, object) = (Place::from(&path), path.to_string());
+        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, _| {
+            let cluster = grant.cluster()?;
+            if cluster.wanted != from {
+                let text = format!(
+                    "somebody else has scaled {path} meanwhile, to {}; nothing was changed. Try again",
+                    cluster.wanted
+                );
+                return Err(Denial::plain(Reason::Conflict, text));
+            }
+            let detail = format!("from {from} to {to}");
+            Ok(match scale_cluster(cluster, to) {
+                None => Decided::nothing(detail, ()),
+                Some(mutation) => Decided { detail, ..Decided::one(mutation, ()) },
+            })
+        };
+        Ok(self.change(asker, Action::ClusterScale, place, object, decide).await?.1)
     }
 
     /// How many nodes the deletion of a cluster will take with it.
@@ -78,65 +174,23 @@ impl App {
         Ok(self.change(asker, Action::ClusterDelete, &path, path.to_string(), decide).await?.1)
     }
 
-    /// Creates a volume in a project.
+    /// A configuration that a cluster has or had; the one in force if none is named.
     ///
     /// # Errors
-    /// Refused, the name is taken, or not durable.
-    pub async fn create_volume(
-        self: &Arc<Self>,
+    /// Refused, no such revision, or the store cannot be read.
+    pub async fn revision(
+        &self,
         asker: &Asker,
-        path: ProjectPath,
-        name: VolumeName,
-        size: Size,
-        mount: MountPath,
-    ) -> Result<(), AppError> {
-        let object = format!("{path} {name}");
-        let at = path.clone();
-        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0.id;
-            if ledger.directory.volume_named(project, &name).is_some() {
-                return Err(Denial::plain(Reason::Conflict, format!("{at} has a volume {name} already")));
-            }
-            let id = VolumeId(ledger.directory.counters().id);
-            Ok(Decided::one(Mutation::VolumeCreated(Volume { id, project, name, size, mount, created: now }), ()))
-        };
-        self.change(asker, Action::VolumeCreate, Some(&path), object, decide).await?;
-        Ok(())
-    }
-
-    /// Whether there is a volume that can be deleted.
-    ///
-    /// # Errors
-    /// The asker may not delete it, or it is not there.
-    pub async fn preview_volume_deletion(
-        self: &Arc<Self>,
-        asker: &Asker,
-        path: &ProjectPath,
-        name: &VolumeName,
-    ) -> Result<(), AppError> {
-        let look = |directory: &Directory, _: &Caller, grant: &Grant| {
-            volume_named(directory, grant.project()?.0.id, name).map(drop)
-        };
-        self.preview(asker, Action::VolumeDelete, Some(path), format!("{path} {name}"), look).await
-    }
-
-    /// Deletes a volume.
-    ///
-    /// # Errors
-    /// Refused, no such volume, or not durable.
-    pub async fn delete_volume(
-        self: &Arc<Self>,
-        asker: &Asker,
-        path: ProjectPath,
-        name: VolumeName,
-    ) -> Result<(), AppError> {
-        let object = format!("{path} {name}");
-        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
-            let volume = volume_named(ledger.directory, grant.project()?.0.id, &name)?.id;
-            Ok(Decided::one(Mutation::VolumeDeleted { volume, at: now }, ()))
-        };
-        self.change(asker, Action::VolumeDelete, Some(&path), object, decide).await?;
-        Ok(())
+        path: &ClusterPath,
+        revision: Option<u64>,
+    ) -> Result<Revision, AppError> {
+        let found = self.view(asker, Action::ClusterShow, path, |_, _, grant| {
+            let cluster = grant.cluster()?;
+            Ok((cluster.id, revision.unwrap_or(cluster.revision)))
+        });
+        let (cluster, revision) = found?;
+        let unknown = || Denial::plain(Reason::NotFound, format!("{path} has no revision {revision}"));
+        Ok(self.store.revision(cluster, revision).await?.ok_or_else(unknown)?)
     }
 
     /// The certificates that have not ended: one's own, or all as operator; in order of serials.
@@ -198,15 +252,6 @@ impl App {
         lock(&self.hub).broadcast(&Event::End { session: id, reason: format!("ended by {by}") });
         Ok(())
     }
-}
-
-fn volume_named<'d>(
-    directory: &'d Directory,
-    project: ProjectId,
-    name: &VolumeName,
-) -> Result<&'d Arc<Volume>, Denial> {
-    let unknown = || Denial::not_found("volume", name, format!("no volume {name}"));
-    directory.volume_named(project, name).ok_or_else(unknown)
 }
 
 fn account_of(caller: &Caller) -> Option<AccountId> {

@@ -146,6 +146,11 @@ impl<T> Decided<T> {
     pub(super) fn one(mutation: Mutation, answer: T) -> Self {
         Self { mutations: vec![mutation], certificate: None, detail: String::new(), answer }
     }
+
+    /// Without a change: it is so already.
+    pub(super) fn nothing(detail: String, answer: T) -> Self {
+        Self { mutations: Vec::new(), certificate: None, detail, answer }
+    }
 }
 
 /// A poisoned lock only means that a thread panicked while it looked: every holder leaves the value whole.

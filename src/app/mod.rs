@@ -4,6 +4,7 @@
 mod accounts;
 mod audit_log;
 pub mod authority;
+mod cluster_views;
 mod clusters;
 mod core;
 mod error;
@@ -19,15 +20,22 @@ mod projects;
 pub mod protocol;
 mod publish;
 mod receipts;
+mod resources;
 mod revocation;
 mod sessions;
 pub mod token;
 mod view_types;
 mod views;
+mod volumes;
 
 pub use self::core::{App, Asker, Bastion, Site};
 pub use accounts::NewAccount;
 pub use audit_log::AuditFilter;
+pub use cluster_views::{
+    ClusterDetails, ClusterNodes, ClusterView, NODE_SILENT, NodeCount, RequestView, SharedLoginView, StateView,
+    VolumeDetails, VolumeView,
+};
+pub use clusters::Reconfiguration;
 pub use error::AppError;
 pub use explain::{Explanation, Reacher, Step};
 pub use gatekeeper::Stream;
@@ -35,7 +43,8 @@ pub use issue::Issued;
 pub use nodes::TokenRequest;
 pub use outside::{Clock, Entropy, NoEntropy};
 pub use receipts::Receipt;
+pub use resources::{NewCluster, NewVolume};
 pub use view_types::{
-    CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
-    StatusView, UserView, VolumeView, WhoamiView,
+    CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView, StatusView,
+    UserView, WhoamiView,
 };

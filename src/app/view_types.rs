@@ -1,9 +1,11 @@
 //! What can be looked at, as values. The field names are those of `--json`, stable.
 
-use super::core::Bastion;
+use super::{
+    cluster_views::{ClusterView, RequestView},
+    core::Bastion,
+};
 use crate::domain::{
-    Account, ClusterPath, Email, Fingerprint, MountPath, ProjectPath, PublicKey, Serial, Size, Timestamp, UserName,
-    Version,
+    Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version,
 };
 use serde::Serialize;
 use std::{net::IpAddr, sync::Arc};
@@ -59,36 +61,6 @@ pub struct MemberView {
     pub since: Timestamp,
     /// By whose decision.
     pub by: String,
-}
-
-/// A cluster.
-#[derive(Clone, Debug, Serialize)]
-pub struct ClusterView {
-    /// `CLUSTER.ORG`.
-    pub cluster: ClusterPath,
-    /// Its project.
-    pub project: ProjectPath,
-    /// What runs on it.
-    pub kind: String,
-    /// The asker's role in its project.
-    pub role: Option<String>,
-    /// How many nodes have joined.
-    pub nodes: usize,
-}
-
-/// A volume.
-#[derive(Clone, Debug, Serialize)]
-pub struct VolumeView {
-    /// Its name.
-    pub volume: String,
-    /// Its project.
-    pub project: ProjectPath,
-    /// How large it is, in bytes.
-    pub size: Size,
-    /// Where nodes mount it.
-    pub mount: MountPath,
-    /// Since when.
-    pub created: Timestamp,
 }
 
 /// A node.
@@ -212,6 +184,8 @@ pub struct StatusView {
     pub certificates: usize,
     /// The gateways that are connected.
     pub gateways: Vec<GatewayView>,
+    /// What the site's machinery has still to do, what has waited longest first.
+    pub requests: Vec<RequestView>,
     /// Every node, those that are behind or silent first.
     pub nodes: Vec<NodeView>,
 }

@@ -2,11 +2,12 @@
 
 use super::{
     accounts::subject,
+    cluster_views::requests,
     core::{App, Asker, lock},
     error::AppError,
     view_types::{
-        CertificateView, ClusterView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
-        StatusView, UserView, VolumeView, WhoamiView,
+        CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView, StatusView,
+        UserView, WhoamiView,
     },
 };
 use crate::{
@@ -30,7 +31,7 @@ impl App {
                 key: identity.key(),
                 certificate: identity.certificate(),
                 projects: projects(directory, caller),
-                clusters: clusters(directory, caller),
+                clusters: self.cluster_views(directory, caller),
             }))
         })
     }
@@ -71,35 +72,6 @@ impl App {
                     by: membership.by.to_string(),
                 })
                 .collect())
-        })
-    }
-
-    /// The clusters of all the asker's projects; all of them for an operator.
-    ///
-    /// # Errors
-    /// Refused.
-    pub fn clusters(&self, asker: &Asker) -> Result<Vec<ClusterView>, AppError> {
-        self.view(asker, Action::ClusterList, None, |directory, caller, _| Ok(clusters(directory, caller)))
-    }
-
-    /// The volumes of all the asker's projects; all of them for an operator.
-    ///
-    /// # Errors
-    /// Refused.
-    pub fn volumes(&self, asker: &Asker) -> Result<Vec<VolumeView>, AppError> {
-        self.view(asker, Action::VolumeList, None, |directory, caller, _| {
-            let views = projects(directory, caller).into_iter().filter_map(|view| {
-                let project = directory.project_at(&view.project)?;
-                let volumes = directory.volumes_of(project.id).map(|volume| VolumeView {
-                    volume: volume.name.to_string(),
-                    project: view.project.clone(),
-                    size: volume.size,
-                    mount: volume.mount.clone(),
-                    created: volume.created,
-                });
-                Some(volumes.collect::<Vec<_>>())
-            });
-            Ok(views.flatten().collect())
         })
     }
 
@@ -257,6 +229,7 @@ impl App {
                 sessions: lock(&self.sessions).iter().count(),
                 certificates: lock(&self.live).values().filter(|record| record.valid_before > now).count(),
                 gateways,
+                requests: requests(directory),
                 nodes,
             })
         })
@@ -273,7 +246,7 @@ impl App {
                 bastion: self.site.bastion.clone(),
                 gateways: lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.clone()).collect(),
                 host_ca: self.ca.host.public_key().clone(),
-                clusters: clusters(directory, caller).into_iter().map(|view| view.cluster).collect(),
+                clusters: cluster_paths(directory, caller),
                 account: identity.map(|identity| identity.account().clone()),
                 key: identity.and_then(|identity| directory.key(&identity.key())).map(|entry| entry.key.clone()),
             })
@@ -281,7 +254,7 @@ impl App {
     }
 }
 
-fn projects(directory: &Directory, caller: &Caller) -> Vec<ProjectView> {
+pub(super) fn projects(directory: &Directory, caller: &Caller) -> Vec<ProjectView> {
     let visible: Vec<_> = match caller.identity() {
         None => directory.projects().collect(),
         Some(identity) => directory.projects_of(identity.account().id).map(|(project, _)| project).collect(),
@@ -308,24 +281,14 @@ pub(super) fn project_view(
     }
 }
 
-fn role(directory: &Directory, caller: &Caller, project: crate::domain::ProjectId) -> Option<String> {
+pub(super) fn role(directory: &Directory, caller: &Caller, project: crate::domain::ProjectId) -> Option<String> {
     let account = caller.identity()?.account().id;
     directory.membership(project, account).map(|membership| membership.role.to_string())
 }
 
-fn clusters(directory: &Directory, caller: &Caller) -> Vec<ClusterView> {
-    let views = projects(directory, caller).into_iter().filter_map(|view| {
-        let project = directory.project_at(&view.project)?;
-        let clusters = directory.clusters_of(project.id).filter_map(|cluster| {
-            Some(ClusterView {
-                cluster: directory.path_of_cluster(cluster)?,
-                project: view.project.clone(),
-                kind: cluster.kind.to_string(),
-                role: view.role.clone(),
-                nodes: directory.nodes_of(cluster.id).count(),
-            })
-        });
-        Some(clusters.collect::<Vec<_>>())
-    });
-    views.flatten().collect()
+/// The clusters of the asker's projects.
+fn cluster_paths(directory: &Directory, caller: &Caller) -> Vec<ClusterPath> {
+    let projects = projects(directory, caller).into_iter();
+    let projects = projects.filter_map(|view| Some(directory.project_at(&view.project)?.id));
+    projects.flat_map(|id| directory.clusters_of(id)).filter_map(|cluster| directory.path_of_cluster(cluster)).collect()
 }

@@ -1,11 +1,15 @@
 //! The bundle of a cluster, from what the directory says. The same rule as `policy::open`: a member whose account works.
 
-use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login};
+use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login, SharedLogin};
 use crate::domain::{
-    AccountId, AccountState, ClusterId, ClusterPath, Directory, Principal, PublicKey, Role, Timestamp, UserName,
-    Version,
+    Account, AccountId, AccountState, Cluster, ClusterId, ClusterPath, Directory, Membership, Principal, PublicKey,
+    Role, SharedLoginName, Timestamp, UserName, Version,
 };
 use std::collections::BTreeSet;
+
+/// The most people that all shared logins of a cluster together can be open to. Each brings two principals to every node,
+/// and a bundle that grew too large for its nodes would keep removals from them.
+const MAX_SHARERS: usize = 50_000;
 
 /// The public halves of the CA keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +38,62 @@ pub fn farewell(cluster: ClusterPath, version: Version, ca: &CaPublicKeys, now: 
     }
 }
 
+/// A shared login of a cluster's configuration, and whether nodes take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedLoginStatus {
+    /// Its name.
+    pub name: SharedLoginName,
+    /// The role that it takes.
+    pub role: Role,
+    /// Who may use it; nobody if it is not in force.
+    pub sharers: Vec<UserName>,
+    /// Why nobody may, if it is not in force.
+    pub problem: Option<&'static str>,
+}
+
+/// The shared logins that a cluster's configuration names. Robots use none: each has a login of its own, and its forced
+/// command is meant for that one.
+#[must_use]
+pub fn shared_logins(directory: &Directory, cluster: &Cluster) -> Vec<SharedLoginStatus> {
+    let mut room = MAX_SHARERS;
+    let wanted = cluster.document.specification().shared_logins.iter();
+    let logins = wanted.map(|(name, role)| {
+        let none = |problem| SharedLoginStatus {
+            name: name.clone(),
+            role: *role,
+            sharers: Vec::new(),
+            problem: Some(problem),
+        };
+        if directory.account_with_user(name.as_user()).is_some() {
+            return none("it is an account's own login now");
+        }
+        let members = directory.members_of(cluster.project);
+        let members = members.filter(|(account, membership)| may_share(account, membership, *role));
+        let mut sharers: Vec<UserName> = members.map(|(account, _)| account.user.clone()).collect();
+        let Some(left) = room.checked_sub(sharers.len()) else { return none("it would be open to too many") };
+        room = left;
+        sharers.sort();
+        SharedLoginStatus { name: name.clone(), role: *role, sharers, problem: None }
+    });
+    logins.collect()
+}
+
+fn may_share(account: &Account, membership: &Membership, role: Role) -> bool {
+    account.state == AccountState::Active && account.service().is_none() && membership.role >= role
+}
+
 /// The bundle of a cluster; none if there is no such cluster (any more).
 #[must_use]
 pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, now: Timestamp) -> Option<Bundle> {
     let cluster = directory.cluster(cluster)?;
     let project = directory.project(cluster.project)?;
     let path = directory.path_of_cluster(cluster)?;
+    let principals = |user: &UserName| {
+        let (org, project) = (path.org.clone(), project.name.clone());
+        let whole = Principal { user: user.clone(), org, project, cluster: None };
+        let only = Principal { cluster: Some(cluster.name.clone()), ..whole.clone() };
+        vec![whole.to_string(), only.to_string()]
+    };
     let mut logins = Vec::new();
     let (mut members, mut admins) = (Vec::<UserName>::new(), Vec::<UserName>::new());
     let mut concerned = BTreeSet::<AccountId>::new();
@@ -49,13 +103,6 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
             AccountState::Active => {}
             AccountState::Suspended => continue,
         }
-        let whole = Principal {
-            user: account.user.clone(),
-            org: path.org.clone(),
-            project: project.name.clone(),
-            cluster: None,
-        };
-        let only = Principal { cluster: Some(cluster.name.clone()), ..whole.clone() };
         members.push(account.user.clone());
         match membership.role {
             Role::Member => {}
@@ -65,12 +112,18 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
             name: account.user.clone(),
             uid: account.uid,
             role: membership.role,
-            principals: vec![whole.to_string(), only.to_string()],
+            principals: principals(&account.user),
         });
     }
     logins.sort_by(|a, b| a.name.cmp(&b.name));
     members.sort();
     admins.sort();
+    let shared_logins = shared_logins(directory, cluster).into_iter().filter(|login| login.problem.is_none());
+    let shared_logins = shared_logins.map(|login| SharedLogin {
+        name: login.name.to_string(),
+        principals: login.sharers.iter().flat_map(&principals).collect(),
+    });
+    let shared_logins = shared_logins.collect();
     // Only those who could still log in otherwise: who is not a member is refused by absence.
     let denied_serials = directory
         .denied_serials()
@@ -92,7 +145,7 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
             Group { name: project.name.to_string(), gid: project.gid, members },
             Group { name: format!("{}-admins", project.name), gid: project.admins_gid, members: admins },
         ],
-        shared_logins: Vec::new(),
+        shared_logins,
         denied_serials,
         denied_keys,
         user_ca: vec![ca.user.clone()],

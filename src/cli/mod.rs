@@ -94,11 +94,16 @@ fn answer_to(prompt: &str, what: &Read, limit: usize, words: &[String]) -> Resul
     match what {
         Read::Line => line(std::io::stdin().lock(), limit).map_err(stdin),
         Read::All => all(std::io::stdin().lock(), limit).map_err(stdin),
-        Read::File(name) if words.contains(name) => {
+        Read::File(name) if words.iter().any(|word| named(word, name)) => {
             File::open(name).and_then(|file| all(file, limit)).map_err(|error| format!("{name}: {error}"))
         }
         Read::File(_) => Err("the authority asked for a file that was not named; it was not read".into()),
     }
+}
+
+/// `NAME`, or `--option=NAME`.
+fn named(word: &str, name: &str) -> bool {
+    word == name || word.strip_prefix("--").and_then(|option| option.split_once('=')).is_some_and(|(_, it)| it == name)
 }
 
 fn line(from: impl BufRead, limit: usize) -> std::io::Result<String> {
@@ -149,6 +154,8 @@ mod tests {
         std::fs::write(&path, "12345678").unwrap();
         let words = ["apply".to_owned(), path.clone()];
         let read = |name: &str, limit| answer_to("", &Read::File(name.to_owned()), limit, &words);
+        let option = [format!("--config={path}")];
+        assert_eq!(answer_to("", &Read::File(path.clone()), 8, &option).as_deref(), Ok("12345678"));
         assert_eq!(read(&path, 8).as_deref(), Ok("12345678"));
         assert_eq!(read(&path, 7), Err(format!("{path}: more than 7 bytes")));
         for other in ["/etc/hostname", &format!("{path}/"), &path[1..], "apply"] {

@@ -158,7 +158,6 @@ impl Context<'_> {
 
     /// What is in the file that a word names, `-` for standard input. Through a gateway there is only that: a file would
     /// be one of the gateway's machine.
-    #[allow(dead_code, reason = "the commands that take files follow")]
     pub(crate) fn file(&self, name: &str, limit: u32) -> Result<&str, Stop> {
         match (name, self.asker) {
             ("-", _) => self.read(Read::All, limit),

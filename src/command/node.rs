@@ -7,14 +7,11 @@ use super::{
     text::Tone,
 };
 use crate::{
-    app::{NodeView, TokenRequest, protocol::NODE_HELLO_SECS},
+    app::{NODE_SILENT, NodeView, TokenRequest},
     domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl},
 };
 use serde_json::json;
-use std::{net::IpAddr, time::Duration};
-
-/// A node that was not heard for so long is said to be silent: three of its hellos are missing.
-const SILENT: Duration = Duration::from_secs(3 * NODE_HELLO_SECS);
+use std::net::IpAddr;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -92,7 +89,7 @@ pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<Cell> {
 /// What is to be said of a node, in words.
 fn state(node: &NodeView, now: Timestamp) -> Cell {
     let Some(heard) = node.heard else { return Cell::new(Tone::Warn, "not heard since the authority started") };
-    let silent = now.since(heard) > SILENT;
+    let silent = now.since(heard) > NODE_SILENT;
     let (tone, list) = match (node.version, node.wanted) {
         (None, _) => (Tone::Bad, "nothing installed".into()),
         (Some(have), Some(wanted)) if have < wanted => (Tone::Warn, format!("version {have} of {wanted}")),

@@ -2,8 +2,10 @@
 
 use super::{
     Context, Stop,
+    cluster::state,
     node::{HEADERS, row},
     reply::{Reply, table},
+    table::Cell,
     text::{Text, Tone, count},
 };
 
@@ -31,6 +33,18 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
         text.push(table(&["GATEWAY", "HOST KEY", "CONNECTED"], gateways.collect(), screen, ""));
     }
     text.push("\n");
+    if !view.requests.is_empty() {
+        text.push(Text::toned(Tone::Heading, "Asked of the site's machinery, and not done:", screen));
+        text.push("\n");
+        let requests = view.requests.iter().map(|request| {
+            let next = if request.next > now { request.next.near(now) } else { "now".into() };
+            let cells = [request.name.clone(), request.action.clone(), request.since.near(now), next];
+            let [name, action, since, next] = cells.map(Cell::from);
+            vec![name, action, state(&request.state), since, next]
+        });
+        text.push(table(&["WHAT", "ACTION", "STATE", "SINCE", "NEXT TRY"], requests.collect(), screen, ""));
+        text.push("\n");
+    }
     text.push(table(&HEADERS, view.nodes.iter().map(|node| row(node, now)).collect(), screen, "No nodes yet."));
     let exit = u8::from(view.gateways.is_empty());
     Ok(Reply::data(&view, text).exit(exit))

@@ -4,7 +4,7 @@
 //! escape sequences of the colours are put around that afterwards, from a fixed list. So no name, reason or detail, whoever
 //! chose it, can move a cursor, set a title, hide what stands before it or pretend to be a colour.
 
-use crate::app::protocol::Terminal;
+use crate::{app::protocol::Terminal, domain::is_unseen};
 use anstyle::{AnsiColor, Style};
 use std::borrow::Cow;
 
@@ -59,7 +59,7 @@ impl Tone {
 }
 
 /// Text that is safe to write to a terminal. Lines end with newlines; there is no other control character in it but those
-/// of the colours.
+/// of the colours, and tabs where a text is shown as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text(String);
 
@@ -69,6 +69,11 @@ impl Text {
         let mut text = Self::default();
         text.push_toned(tone, words, screen);
         text
+    }
+
+    /// As somebody wrote it, with the tabs that stand between words.
+    pub(crate) fn written(text: &str) -> Self {
+        Self(text.split('\t').map(|part| visible(part, true)).collect::<Vec<_>>().join("\t"))
     }
 
     /// Adds what is safe already, or is made so.
@@ -110,11 +115,10 @@ impl From<String> for Text {
     }
 }
 
-/// Shows what would do something to a terminal as `\u001b`: control characters, and those that are not seen or that turn the
-/// direction of what follows (CVE-2021-42574). JSON writes them the same way, so that JSON remains what it was. Newlines
+/// Shows what would do something to a terminal (see [`is_unseen`]) as `\u001b`. JSON writes them the same way, so that JSON remains what it was. Newlines
 /// stay where a text may have `lines`; in a cell they could pretend to be another row.
 pub(super) fn visible(text: &str, lines: bool) -> Cow<'_, str> {
-    let harmless = |c: char| (lines && c == '\n') || !(c.is_control() || is_invisible(c));
+    let harmless = |c: char| (lines && c == '\n') || !is_unseen(c);
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
@@ -129,16 +133,6 @@ pub(super) fn visible(text: &str, lines: bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
-}
-
-/// Characters of Unicode's category Cf (format), and the separators of lines and paragraphs.
-const fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
-        | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}'
-    )
 }
 
 /// `1 node`, `2 nodes`.
@@ -172,6 +166,7 @@ pub(super) mod tests {
         assert_eq!(visible("plain é 漢\n", true), "plain é 漢\n");
         assert_eq!(visible("\u{1b}[2Jx\r\u{7}\u{9b}\t", true), "\\u001b[2Jx\\u000d\\u0007\\u009b\\u0009");
         assert_eq!(visible("one\ntwo", false), "one\\u000atwo");
+        assert_eq!(Text::written("a\t\u{1b}b\n").into_string(), "a\t\\u001bb\n");
         // A name that reads from the right, and characters beyond 16 bits.
         assert_eq!(visible("a\u{202e}b\u{e0041}", true), "a\\u202eb\\udb40\\udc41");
     }

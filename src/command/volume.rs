@@ -2,15 +2,28 @@
 
 use super::{
     Context, Stop,
+    cluster::{request, state},
     reply::{Reply, table},
+    table::Cell,
 };
-use crate::domain::{MountPath, ProjectPath, Size, VolumeName};
+use crate::{
+    app::{NewVolume, VolumeView},
+    domain::{MountPath, ProjectPath, Size, VolumeName},
+};
 use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the volumes of all your projects
     List,
+    /// Show all about a volume
+    Show {
+        /// In which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Which
+        name: VolumeName,
+    },
     /// Create a volume in a project
     Create {
         /// In which
@@ -43,35 +56,44 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List => {
             let volumes = context.app.volumes(context.asker)?;
             let rows = volumes.iter().map(|volume| {
-                vec![
-                    volume.volume.clone(),
+                let cells = [
+                    volume.volume.to_string(),
                     volume.project.to_string(),
                     volume.size.to_string(),
                     volume.mount.to_string(),
                     volume.created.for_people(),
-                ]
+                ];
+                let [name, project, size, mount, created] = cells.map(Cell::from);
+                vec![name, project, size, mount, state(&volume.state), created]
             });
-            let text = table(
-                &["VOLUME", "PROJECT", "SIZE", "MOUNT", "SINCE"],
-                rows.collect(),
-                context.screen(),
-                "No volumes yet.",
-            );
+            let headers = ["VOLUME", "PROJECT", "SIZE", "MOUNT", "STATE", "SINCE"];
+            let text = table(&headers, rows.collect(), context.screen(), "No volumes yet.");
             Ok(Reply::data(&volumes, text))
+        }
+        Command::Show { project, name } => {
+            let details = context.app.volume(context.asker, &project, &name)?;
+            let VolumeView { volume, project, size, mount, state, created } = &details.view;
+            let created = created.for_people();
+            let text = format!("{volume}, a volume of {project}: {size} at {mount}, since {created}\nState: {state}\n");
+            let request = request(details.request.as_ref(), context.app.now());
+            Ok(Reply::data(&details, text + &request))
         }
         Command::Create { project, name, size, mount } => {
             let mount = match mount {
                 Some(mount) => mount,
                 None => format!("/mnt/{name}").parse().map_err(|error: &str| Stop::Refused(error.to_owned()))?,
             };
-            context.app.create_volume(context.asker, project.clone(), name.clone(), size, mount.clone()).await?;
+            let new = NewVolume { name: name.clone(), size, mount: mount.clone() };
+            context.app.create_volume(context.asker, project.clone(), new).await?;
             let sentence = format!("created volume {name} in {project}: {size} at {mount}");
             let data = json!({ "volume": name, "project": project, "size": size, "mount": mount });
             Ok(Reply::done(&data, sentence))
         }
         Command::Delete { project, name, yes } => {
-            context.app.preview_volume_deletion(context.asker, &project, &name).await?;
-            context.confirm(yes, || format!("Delete the volume {name} of {project}?"))?;
+            let volume = context.app.preview_volume_deletion(context.asker, &project, &name).await?;
+            context.confirm(yes, || {
+                format!("Delete the volume {name} of {project}, {} at {}?", volume.size, volume.mount)
+            })?;
             context.app.delete_volume(context.asker, project.clone(), name.clone()).await?;
             let sentence = format!("deleted volume {name} of {project}");
             Ok(Reply::done(&json!({ "volume": name, "project": project }), sentence))

@@ -56,7 +56,7 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
                 cluster.cluster.to_string(),
                 cluster.project.to_string(),
                 cluster.kind.clone(),
-                cluster.nodes.to_string(),
+                cluster.nodes.all().enrolled.to_string(),
             ]
         });
         text.push("\n");
@@ -67,7 +67,7 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
     }
     let mut next = Next::new("Next:", screen);
     // A cluster without a node cannot be reached, whatever is written in a configuration.
-    if let Some(cluster) = view.clusters.iter().find(|cluster| cluster.nodes > 0) {
+    if let Some(cluster) = view.clusters.iter().find(|cluster| cluster.nodes.all().enrolled > 0) {
         next.step(
             &format!("{program} config > ~/.ssh/certgate.conf"),
             "once, and again when your projects change; and put 'Include certgate.conf' at the top of ~/.ssh/config",
@@ -89,7 +89,7 @@ fn admin(project: &ProjectView, clusters: &[ClusterView], program: &str, screen:
     if project.clusters == 0 {
         next.step(&format!("{program} cluster create {path} NAME"), "");
     }
-    for cluster in clusters.iter().filter(|cluster| cluster.project == *path && cluster.nodes == 0) {
+    for cluster in clusters.iter().filter(|cluster| cluster.project == *path && cluster.nodes.all().enrolled == 0) {
         next.step(&format!("{program} node token NODE.{}", cluster.cluster), "a first node for that cluster");
     }
     next.step(&format!("{program} member add {path} EMAIL"), "");

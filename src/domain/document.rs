@@ -5,15 +5,22 @@
 
 use super::{
     model::{ClusterKind, Role},
-    names::NameError,
+    names::{NameError, UserName},
+    text::is_unseen,
     time::{Timestamp, Ttl},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 use thiserror::Error;
 
 /// The longest document, in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1024;
+
+/// The most lines of a document: what it takes to compare two of them grows with the square of it.
+const MAX_LINES: usize = 4096;
+
+/// The most shared logins of a cluster: each brings the principals of everyone who may use it to every node.
+const MAX_SHARED_LOGINS: usize = 16;
 
 /// Why a text is not a configuration of such a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -21,8 +28,11 @@ pub enum DocumentError {
     /// Longer than [`MAX_DOCUMENT`].
     #[error("the configuration is longer than {MAX_DOCUMENT} bytes")]
     TooLong,
-    /// Control characters, which would reach a terminal.
-    #[error("the configuration has a control character in line {0}")]
+    /// Of more lines than [`MAX_LINES`].
+    #[error("the configuration has more than {MAX_LINES} lines")]
+    TooManyLines,
+    /// Characters that are not seen, or would do something to a terminal.
+    #[error("the configuration has a control character in line {0}, or another one that is not seen")]
     Control(usize),
     /// Not TOML, or not of the schema; with the line.
     #[error("the configuration does not fit, {0}")]
@@ -35,12 +45,18 @@ pub enum DocumentError {
 /// A login that people share on the nodes, such as `ubuntu`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct SharedLoginName(Arc<str>);
+pub struct SharedLoginName(UserName);
 
 impl SharedLoginName {
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The user name that an account would have to have for this to be its own login.
+    #[must_use]
+    pub fn as_user(&self) -> &UserName {
         &self.0
     }
 }
@@ -50,8 +66,7 @@ impl FromStr for SharedLoginName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         // The alphabet of user names, and never one of the system's: root is not mapped.
-        let name: super::names::UserName = text.parse()?;
-        Ok(Self(name.as_str().into()))
+        text.parse().map(Self)
     }
 }
 
@@ -65,13 +80,13 @@ impl TryFrom<String> for SharedLoginName {
 
 impl From<SharedLoginName> for String {
     fn from(name: SharedLoginName) -> Self {
-        name.0.as_ref().to_owned()
+        name.0.into()
     }
 }
 
 impl fmt::Display for SharedLoginName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
@@ -169,7 +184,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads a document for a cluster of this kind.
+    /// Reads a document for a cluster of this kind. Lines that end as on Windows end as elsewhere from here on.
     ///
     /// # Errors
     /// It does not fit; with the line where there is one.
@@ -177,8 +192,12 @@ impl Document {
         if text.len() > MAX_DOCUMENT {
             return Err(DocumentError::TooLong);
         }
-        let control = |line: &str| line.chars().any(|c| c.is_control() && c != '\t');
-        if let Some(line) = text.lines().position(control) {
+        let text = &text.replace("\r\n", "\n");
+        if text.lines().count() > MAX_LINES {
+            return Err(DocumentError::TooManyLines);
+        }
+        let control = |line: &str| line.chars().any(|c| is_unseen(c) && c != '\t');
+        if let Some(line) = text.split('\n').position(control) {
             return Err(DocumentError::Control(line + 1));
         }
         let specification: Specification = toml::from_str(text).map_err(|error| format_error(text, &error))?;
@@ -222,6 +241,9 @@ fn check(specification: &Specification, kind: ClusterKind) -> Result<(), String>
         if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > limit) {
             return Err(format!("{what} is between 1 and {limit} bytes long"));
         }
+    }
+    if specification.shared_logins.len() > MAX_SHARED_LOGINS {
+        return Err(format!("more than {MAX_SHARED_LOGINS} shared logins"));
     }
     if specification.gpus.as_ref().is_some_and(|gpus| !word(&gpus.model) || gpus.per_node == 0) {
         return Err("gpus has a model in lower-case letters, digits, '-' and '.', and at least one per_node".into());
@@ -291,6 +313,7 @@ mod tests {
         let logins: Vec<_> = document.specification().shared_logins.iter().map(|(n, r)| format!("{n} {r}")).collect();
         assert_eq!(logins, ["ubuntu member"]);
         assert_eq!(slurm("").unwrap(), Document::default());
+        assert_eq!(slurm("# a\r\nimage = \"x\"\r\n").unwrap().text(), "# a\nimage = \"x\"\n");
         assert!(Document::parse("[kubernetes]\nversion = \"1.33\"\n", ClusterKind::Kubernetes).is_ok());
     }
 
@@ -307,11 +330,20 @@ mod tests {
             ("[[slurm.partitions]]\nname = \"a\"\n[[slurm.partitions]]\nname = \"a\"\n", "twice"),
             ("[[slurm.partitions]]\nname = \"A B\"\n", "partition"),
             ("description = \"\u{1b}[2J\"\n", "control character in line 1"),
+            ("# a\n# b\rc\n", "control character in line 2"),
+            ("# \u{202e}a\n", "control character in line 1"),
         ] {
             let error = slurm(text).unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
         assert_eq!(slurm(&"#".repeat(MAX_DOCUMENT + 1)), Err(DocumentError::TooLong));
+        assert_eq!(slurm(&"\n".repeat(MAX_LINES + 1)), Err(DocumentError::TooManyLines));
+        let shared = |n: usize| {
+            let logins: String = (0..n).map(|i| format!("shared{i} = \"member\"\n")).collect();
+            slurm(&format!("[shared_logins]\n{logins}"))
+        };
+        assert!(shared(16).is_ok());
+        assert!(shared(17).unwrap_err().to_string().contains("more than 16 shared logins"));
     }
 }

@@ -12,6 +12,7 @@ mod names;
 mod principal;
 mod resources;
 mod service;
+mod text;
 mod time;
 
 pub use directory::{Counters, Directory, Inconsistent};
@@ -32,4 +33,5 @@ pub use names::{
 pub use principal::{MAX_PRINCIPALS, Principal, Principals, PrincipalsError};
 pub use resources::{Job, JobAction, MAX_WANTED, MountPath, NodeCounts, ProvisionState, Resource, Size};
 pub use service::{AccountKind, ForceCommand, Networks, NetworksError, ServiceTerms};
+pub use text::{is_unseen, one_line};
 pub use time::{Timestamp, Ttl};

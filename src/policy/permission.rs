@@ -102,10 +102,16 @@ actions! {
     MemberRemove = "member.remove": Admin,
     MemberRole = "member.role": Admin,
     ClusterList = "cluster.list": Own,
+    ClusterShow = "cluster.show": Member,
     ClusterCreate = "cluster.create": Admin,
+    ClusterUpdate = "cluster.update": Admin,
+    ClusterScale = "cluster.scale": Admin,
+    ClusterRetry = "cluster.retry": Admin,
     ClusterDelete = "cluster.delete": Admin,
     VolumeList = "volume.list": Own,
+    VolumeShow = "volume.show": Member,
     VolumeCreate = "volume.create": Admin,
+    VolumeRetry = "volume.retry": Admin,
     VolumeDelete = "volume.delete": Admin,
     NodeList = "node.list": Member,
     NodeToken = "node.token": Admin,
@@ -288,7 +294,9 @@ fn changes(action: Action) -> bool {
             | Action::ProjectShow
             | Action::MemberList
             | Action::ClusterList
+            | Action::ClusterShow
             | Action::VolumeList
+            | Action::VolumeShow
             | Action::NodeList
             | Action::CertificateList
             | Action::SessionList

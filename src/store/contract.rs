@@ -3,7 +3,7 @@
 use super::{AuditQuery, Change, Commit, Commits, Decision, MemoryStore, SqliteStore, Store, StoreError, samples::*};
 use crate::{
     audit::{ChainError, Head, chain},
-    domain::{AccountId, Directory, Mutation, Role, Serial, Timestamp, Version},
+    domain::{AccountId, ClusterId, Directory, Mutation, Revision, Role, Serial, Timestamp, Version},
 };
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -267,6 +267,23 @@ async fn queries_answer_what_was_asked<B: Backend>() {
     assert_eq!(seqs(0, 0, true).await, [0_u64; 0]);
 }
 
+async fn every_configuration_of_a_cluster_is_kept<B: Backend>() {
+    let (store, _announced) = open(&B::new());
+    make(&store, people()).await.unwrap();
+    make(&store, places()).await.unwrap();
+    make(&store, vec![configured("# a\n", 5), configured("# b\n", 6)]).await.unwrap();
+    make(&store, vec![project_deleted()]).await.unwrap();
+    let kept = async |revision| store.revision(CLUSTER, revision).await.unwrap();
+    assert_eq!(kept(1).await.unwrap().document, "");
+    let second = Revision { revision: 2, document: "# a\n".into(), at: Timestamp::from_secs(5) };
+    assert_eq!(kept(2).await, Some(second));
+    assert_eq!(kept(3).await.unwrap().document, "# b\n");
+    for none in [0, 4, u64::MAX] {
+        assert_eq!(kept(none).await, None);
+    }
+    assert_eq!(store.revision(ClusterId(u64::MAX), 1).await.unwrap(), None);
+}
+
 async fn everything_survives_being_opened_again<B: Backend>() {
     let backend = B::new();
     let (store, _announced) = open(&backend);
@@ -314,6 +331,7 @@ contract! {
     good_and_bad_at_once_do_not_mix,
     decisions_at_once_are_made_one_after_the_other,
     queries_answer_what_was_asked,
+    every_configuration_of_a_cluster_is_kept,
 }
 
 contract! {
@@ -326,5 +344,6 @@ contract! {
     good_and_bad_at_once_do_not_mix,
     decisions_at_once_are_made_one_after_the_other,
     queries_answer_what_was_asked,
+    every_configuration_of_a_cluster_is_kept,
     everything_survives_being_opened_again,
 }

@@ -3,7 +3,7 @@
 use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
 use crate::{
     audit::Entry,
-    domain::{CertificateRecord, Directory, Serial, Timestamp, Version},
+    domain::{CertificateRecord, ClusterId, Directory, Document, Mutation, Revision, Serial, Timestamp, Version},
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use std::{
@@ -21,15 +21,33 @@ pub struct MemoryStore {
 struct Inner {
     state: State,
     certificates: BTreeMap<Serial, CertificateRecord>,
+    /// Every configuration of each cluster, the first one first.
+    revisions: BTreeMap<ClusterId, Vec<Revision>>,
     log: Vec<Entry>,
     commits: Commits,
+}
+
+impl Inner {
+    fn keep_revision(&mut self, mutation: &Mutation) {
+        let mut keep = |cluster: ClusterId, document: &Document, at| {
+            let revisions = self.revisions.entry(cluster).or_default();
+            let revision = revisions.len() as u64 + 1;
+            revisions.push(Revision { revision, document: document.text().to_owned(), at });
+        };
+        match mutation {
+            Mutation::ClusterCreated(cluster) => keep(cluster.id, &cluster.document, cluster.created),
+            Mutation::ClusterConfigured { cluster, document, at } => keep(*cluster, document, *at),
+            _ => {}
+        }
+    }
 }
 
 impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(commits: Commits) -> Self {
-        let inner = Inner { state: State::empty(), certificates: BTreeMap::new(), log: Vec::new(), commits };
+        let (certificates, revisions, log) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let inner = Inner { state: State::empty(), certificates, revisions, log, commits };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -44,6 +62,9 @@ impl MemoryStore {
         let version = step.version();
         inner.state = step.state.clone();
         inner.log.append(&mut step.entries);
+        for mutation in &step.mutations {
+            inner.keep_revision(mutation);
+        }
         if let Some(record) = step.certificate.take() {
             inner.certificates.insert(record.serial, record);
         }
@@ -71,6 +92,12 @@ impl Store for MemoryStore {
     fn live_certificates(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>> {
         let inner = self.inner();
         ready(Ok(inner.certificates.values().filter(|record| record.valid_before > now).cloned().collect())).boxed()
+    }
+
+    fn revision(&self, cluster: ClusterId, revision: u64) -> BoxFuture<'_, Result<Option<Revision>, StoreError>> {
+        let inner = self.inner();
+        let revisions = inner.revisions.get(&cluster);
+        ready(Ok(revisions.and_then(|all| all.iter().find(|r| r.revision == revision)).cloned())).boxed()
     }
 
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {

@@ -19,7 +19,7 @@ pub use sqlite::SqliteStore;
 
 use crate::{
     audit::{Entry, Event},
-    domain::{CertificateRecord, Directory, Mutation, Serial, Touched, Version},
+    domain::{CertificateRecord, ClusterId, Directory, Mutation, Revision, Serial, Touched, Version},
 };
 use futures_util::future::BoxFuture;
 use std::{path::PathBuf, sync::Arc};
@@ -120,6 +120,9 @@ pub trait Store: Send + Sync + 'static {
         &self,
         now: crate::domain::Timestamp,
     ) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>>;
+
+    /// A configuration that a cluster has or had; none if there was no such revision.
+    fn revision(&self, cluster: ClusterId, revision: u64) -> BoxFuture<'_, Result<Option<Revision>, StoreError>>;
 
     /// Audit entries in order.
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>>;

@@ -4,8 +4,8 @@ use crate::{
     audit::{Event, Outcome},
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind,
-        Departure, Fingerprint, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole, Org, OrgId,
-        Project, ProjectId, PublicKey, Role, Serial, Timestamp, Uid,
+        Departure, Document, Fingerprint, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole, Org,
+        OrgId, Project, ProjectId, PublicKey, Role, Serial, Timestamp, Uid,
     },
 };
 
@@ -117,6 +117,12 @@ pub(crate) fn enrolled(id: u64, name: &str, host_key: u8) -> Mutation {
         host_key: key(host_key),
         enrolled: NOW,
     })
+}
+
+/// A configuration of [`CLUSTER`], since so many seconds.
+pub(crate) fn configured(text: &str, at: u64) -> Mutation {
+    let document = std::sync::Arc::new(Document::parse(text, ClusterKind::Slurm).unwrap());
+    Mutation::ClusterConfigured { cluster: CLUSTER, document, at: Timestamp::from_secs(at) }
 }
 
 pub(crate) fn left(account: AccountId) -> Mutation {

@@ -37,8 +37,14 @@ impl Directory {
     pub fn touched(&self, mutation: &Mutation) -> Touched {
         let mut touched = Touched::default();
         match mutation {
+            // Its name may be that of a shared login, which is one no more.
+            Mutation::AccountCreated(account) => {
+                let shares = |cluster: &&Arc<Cluster>| {
+                    cluster.document.specification().shared_logins.keys().any(|name| *name.as_user() == account.user)
+                };
+                touched.clusters.extend(self.clusters.values().filter(shares).map(|cluster| cluster.id));
+            }
             Mutation::OrgCreated(_)
-            | Mutation::AccountCreated(_)
             | Mutation::KeyAdded(_)
             | Mutation::ProjectCreated(_)
             | Mutation::VolumeCreated(_)

@@ -15,7 +15,7 @@ mod writer;
 use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
 use crate::{
     audit::Entry,
-    domain::{CertificateRecord, Directory, Serial, Timestamp, Version},
+    domain::{CertificateRecord, ClusterId, Directory, Revision, Serial, Timestamp, Version},
 };
 use arc_swap::ArcSwap;
 use files::Lock;
@@ -157,6 +157,18 @@ impl Store for SqliteStore {
                 .prepare_cached("SELECT * FROM certificates WHERE valid_before > ?1 ORDER BY serial")?
                 .query_map(params![now], rows::certificate)?
                 .collect()
+        })
+    }
+
+    fn revision(&self, cluster: ClusterId, revision: u64) -> BoxFuture<'_, Result<Option<Revision>, StoreError>> {
+        self.read(move |connection| {
+            let (Ok(cluster), Ok(revision)) = (i64::try_from(cluster.0), i64::try_from(revision)) else {
+                return Ok(None);
+            };
+            connection
+                .prepare_cached("SELECT * FROM documents WHERE cluster = ?1 AND revision = ?2")?
+                .query_row(params![cluster, revision], rows::revision)
+                .optional()
         })
     }
 

@@ -5,7 +5,7 @@ use crate::{
     domain::{
         Account, AccountId, AccountKind, CertificateRecord, Cluster, ClusterId, Departure, Document, Fingerprint, Job,
         JoinToken, KeyEntry, Membership, Node, NodeCounts, NodeId, Org, OrgId, Project, ProjectId, ProvisionState,
-        PublicKey, Resource, Serial, Size, Timestamp, TokenHash, Uid, Version, Volume, VolumeId,
+        PublicKey, Resource, Revision, Serial, Size, Timestamp, TokenHash, Uid, Version, Volume, VolumeId,
     },
 };
 use rusqlite::{
@@ -104,6 +104,10 @@ pub(super) fn cluster(row: &Row<'_>) -> Result<Cluster> {
         wanted,
         created: time(row, "created")?,
     })
+}
+
+pub(super) fn revision(row: &Row<'_>) -> Result<Revision> {
+    Ok(Revision { revision: number(row, "revision")?, document: row.get("document")?, at: time(row, "at")? })
 }
 
 pub(super) fn volume(row: &Row<'_>) -> Result<Volume> {
