@@ -257,7 +257,8 @@ pub fn authorize(
     }
     match action.need() {
         Need::Operator => {
-            let text = format!("{} is for operators, on the bastion itself", action.as_str());
+            let words = action.as_str().replace('.', " ");
+            let text = format!("'{words}' is for operators, on the bastion itself");
             Err(Denial::plain(Reason::OperatorsOnly, text))
         }
         Need::Own => Ok(Grant { found: None, forced: false }),
