@@ -100,6 +100,7 @@ async fn a_gateway_that_comes_back_gets_what_it_missed() {
         peer: PEER.parse().unwrap(),
         credential: credential.clone(),
         node_id: node.node,
+        since: world.app.now(),
     };
     let (hers, his) = (world.credential(2).await, world.credential(1).await);
     drop(stream);

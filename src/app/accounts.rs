@@ -67,7 +67,8 @@ impl App {
         };
         let object = email.to_string();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
-            set_state(account_named(ledger.directory, &email)?, state, caller.actor(), now)
+            let account = account_named(ledger.directory, &email)?;
+            set_state(ledger.directory, account, state, caller.actor(), now)
         };
         Ok(self.change(asker, action, None, object, decide).await?.1)
     }
@@ -155,6 +156,7 @@ pub(super) fn create_account(
         Denial::plain(Reason::NotFound, text)
     };
     let org = directory.org_named(&new.org).ok_or_else(unknown)?.id;
+    check_person(&new.email, &new.user)?;
     if directory.account_with_email(&new.email).is_some() {
         return Err(Denial::plain(Reason::Conflict, format!("there is an account {} already", new.email)));
     }
@@ -188,7 +190,7 @@ pub(super) fn create_account(
 
 /// The user number of a new account: the next one, or one that was chosen, so that file systems that know it from
 /// elsewhere keep their owners.
-fn new_uid(directory: &Directory, chosen: Option<Uid>) -> Result<Uid, Denial> {
+pub(super) fn new_uid(directory: &Directory, chosen: Option<Uid>) -> Result<Uid, Denial> {
     let uid = chosen.unwrap_or(directory.counters().uid);
     if directory.uid_taken(uid) {
         return Err(Denial::plain(Reason::Conflict, format!("the user number {uid} is somebody's")));
@@ -207,6 +209,7 @@ pub(super) fn in_range(what: &str, number: Uid) -> Result<Uid, Denial> {
 
 /// Suspends an account, or lets it work again.
 pub(super) fn set_state(
+    directory: &Directory,
     account: &Account,
     state: AccountState,
     by: Actor,
@@ -214,6 +217,10 @@ pub(super) fn set_state(
 ) -> Result<Decided<()>, Denial> {
     if account.state == state {
         return Err(Denial::plain(Reason::Conflict, format!("{} is {state} already", account.email)));
+    }
+    if directory.retired(account) {
+        let text = format!("{} was deleted; a service account that was does not come back", account.email);
+        return Err(Denial::plain(Reason::Conflict, text));
     }
     Ok(Decided::one(Mutation::AccountStateSet { account: account.id, state, at: now, by }, ()))
 }
@@ -225,6 +232,10 @@ pub(super) fn add_key(
     key: PublicKey,
     now: Timestamp,
 ) -> Result<Decided<Fingerprint>, Denial> {
+    if directory.retired(account) {
+        let text = format!("{} was deleted; it gets no key any more", account.email);
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
     let fingerprint = check_new_key(directory, &key, account.id, now)?;
     let detail = format!("{} for {}", key.algorithm(), account.email);
     let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
@@ -276,7 +287,19 @@ pub(super) fn account_named<'d>(directory: &'d Directory, email: &Email) -> Resu
     })
 }
 
-fn check_new_key(
+/// A person is not named like a robot, so that everybody can tell them apart.
+fn check_person(email: &Email, user: &UserName) -> Result<(), Denial> {
+    let text = if email.is_service() {
+        "emails that end in .service are those of service accounts, which a project's admins make: service create"
+    } else if user.is_service() {
+        "user names that begin with svc- are those of service accounts, which a project's admins make: service create"
+    } else {
+        return Ok(());
+    };
+    Err(Denial::plain(Reason::Invalid, text))
+}
+
+pub(super) fn check_new_key(
     directory: &Directory,
     key: &PublicKey,
     account: AccountId,

@@ -11,7 +11,9 @@ use crate::{
     audit::{Event, Outcome},
     ca::CaKeys,
     domain::{Actor, CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
-    policy::{Action, Caller, CertificateSettings, Denial, Grant, NodeNetworks, Place, authorize, identify},
+    policy::{
+        Action, Caller, CertificateSettings, Denial, Grant, Identity, NodeNetworks, Origin, Place, authorize, identify,
+    },
     store::{Change, Ledger, Store},
 };
 use serde::Deserialize;
@@ -258,12 +260,23 @@ impl App {
     fn caller(&self, directory: &Directory, asker: &Asker, now: Timestamp) -> Result<Caller, Denial> {
         match asker {
             Asker::Operator { uid } => Ok(Caller::Operator { uid: *uid }),
-            Asker::Account { credential, .. } => {
-                let record = self.record_of(credential.certificate);
-                let certificate = credential.certificate.map(|serial| (serial, record.as_ref()));
-                identify(directory, credential.account, credential.key, certificate, now).map(Caller::Account)
+            Asker::Account { credential, peer, .. } => {
+                self.identity(directory, credential, *peer, now).map(Caller::Account)
             }
         }
+    }
+
+    /// Who is at the other end of a connection, looked up anew.
+    pub(super) fn identity(
+        &self,
+        directory: &Directory,
+        credential: &Credential,
+        peer: IpAddr,
+        now: Timestamp,
+    ) -> Result<Identity, Denial> {
+        let record = self.record_of(credential.certificate);
+        let certificate = credential.certificate.map(|serial| (serial, record.as_ref()));
+        identify(directory, credential.account, credential.key, certificate, Origin::Peer(peer), now)
     }
 
     /// Decides on the writer, on the latest directory, and makes the answer durable together with its audit event.
@@ -313,7 +326,7 @@ impl App {
         match asker {
             Asker::Operator { uid } => Actor::Operator { uid: *uid },
             Asker::Account { credential, .. } => match directory.account(credential.account) {
-                Some(account) => Actor::Account { id: account.id, email: account.email.clone(), key: credential.key },
+                Some(account) => account.actor(credential.key),
                 None => Actor::Stranger { key: credential.key },
             },
         }

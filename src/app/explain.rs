@@ -1,13 +1,14 @@
 //! Why somebody can get into a node, or why not, and who can: told by the decision code itself, walked step by step.
 
 use super::{
+    account_views::state,
     core::{App, Asker, lock},
     error::AppError,
     nodes::cluster_of,
 };
 use crate::{
-    domain::{Account, AccountState, Directory, Email, NodeId, NodePath, Target, Timestamp},
-    policy::{Action, Denial, OpenTarget, Reason, identify, open},
+    domain::{Account, AccountState, Directory, Email, Holder, Networks, NodeId, NodePath, Target, Timestamp},
+    policy::{Action, Denial, OpenTarget, Origin, Reason, identify, open},
 };
 use serde::Serialize;
 use std::sync::Arc;
@@ -43,6 +44,10 @@ pub struct Explanation {
 pub struct Reacher {
     /// The account.
     pub email: Email,
+    /// `person` or `service`.
+    pub kind: Holder,
+    /// From where, if not from everywhere.
+    pub sources: Option<Networks>,
     /// The login on the nodes.
     pub user: String,
     /// The role in the project.
@@ -70,7 +75,10 @@ impl App {
         // About oneself one is told what a connection would be told, and no more.
         let voice = |denial: &Denial| if own { denial.user.clone() } else { denial.operator.clone() };
         let decided_by = match &verdict {
-            Ok(_) => "every step holds".to_owned(),
+            Ok(_) => match directory.account_with_email(email).and_then(|account| account.service()) {
+                Some(terms) => format!("every step holds, for a connection from {}", terms.sources),
+                None => "every step holds".to_owned(),
+            },
             Err(denial) => voice(denial),
         };
         // Who is not in the project is told nothing of its nodes, not even whether they are there.
@@ -107,10 +115,22 @@ impl App {
         step(
             "account",
             account.state == AccountState::Active,
-            format!("{} (user {}), {}", email, account.user, account.state),
+            match account.kind.holder() {
+                Holder::Person => format!("{email} (user {}), {}", account.user, state(directory, account)),
+                Holder::Service => {
+                    format!("{email}, a service account (user {}), {}", account.user, state(directory, account))
+                }
+            },
         );
         let keys = directory.keys_of(account.id).count();
         step("key", keys > 0, format!("{keys} registered"));
+        if let Some(terms) = account.service() {
+            // Nobody is connected, so this neither holds nor not; it is what a connection will be held against.
+            step("source", true, format!("only from {}", terms.sources));
+            if let Some(command) = &terms.force_command {
+                step("command", true, format!("on nodes it runs only: {command}"));
+            }
+        }
         let at = cluster_of(path);
         let project = directory.cluster_at(&at).and_then(|cluster| directory.project(cluster.project));
         let left = project.is_some_and(|project| directory.departure(account.id, project.id).is_some());
@@ -208,6 +228,8 @@ impl App {
                 .filter(|(account, _)| hosts.iter().any(|host| verdict(directory, &account.email, host, now).is_ok()))
                 .map(|(account, membership)| Reacher {
                     email: account.email.clone(),
+                    kind: account.kind.holder(),
+                    sources: account.service().map(|terms| terms.sources.clone()),
                     user: account.user.to_string(),
                     role: membership.role.to_string(),
                     since: membership.since,
@@ -227,6 +249,6 @@ fn verdict(directory: &Directory, email: &Email, host: &str, now: Timestamp) -> 
         .keys_of(account.id)
         .next()
         .ok_or_else(|| Denial::plain(Reason::UnknownKey, format!("{email} has no key registered")))?;
-    let identity = identify(directory, account.id, entry.key.fingerprint(), None, now)?;
+    let identity = identify(directory, account.id, entry.key.fingerprint(), None, Origin::Unstated, now)?;
     open(directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, now).map(|permit| permit.node())
 }

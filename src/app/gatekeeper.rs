@@ -12,8 +12,7 @@ use crate::{
     audit::{Event, Outcome},
     domain::{AccountId, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Timestamp},
     policy::{
-        Denial, Identity, OpenPermit, OpenTarget, Reason, check_certificate, identify, open, parse_certificate,
-        recognize, still_open,
+        Denial, OpenPermit, OpenTarget, Reason, check_certificate, open, parse_certificate, recognize, still_open,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -50,7 +49,10 @@ impl App {
             Presented::Certificate(blob) => self.recognize_certificate(&directory, blob, &request, now),
         };
         match outcome {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.note_robot_elsewhere(&directory, &answer, &request, now).await;
+                answer
+            }
             Err(denial) => {
                 tracing::info!(
                     connection = %request.connection, peer = %request.peer, reason = %denial.reason,
@@ -117,6 +119,34 @@ impl App {
         Ok(account_answer(directory, identity.account().id, identity.key(), identity.certificate()))
     }
 
+    /// A service account that comes from elsewhere is recognized, like one that is suspended, so that it can be told;
+    /// every request of that connection is refused. Its key may have been stolen: that is worth a record each time.
+    async fn note_robot_elsewhere(
+        self: &Arc<Self>,
+        directory: &Directory,
+        answer: &AuthenticateAnswer,
+        request: &AuthenticateRequest,
+        now: Timestamp,
+    ) {
+        let AuthenticateAnswer::Account { credential, .. } = answer else { return };
+        let Err(denial) = self.identity(directory, credential, request.peer, now) else { return };
+        let Some(account) = directory.account(credential.account).filter(|_| denial.reason == Reason::Source) else {
+            return;
+        };
+        tracing::warn!(connection = %request.connection, peer = %request.peer, key = %credential.key, "{}", denial.operator);
+        self.note(Event {
+            at: now,
+            actor: account.actor(credential.key),
+            source: request.peer.to_string(),
+            connection: Some(request.connection.clone()),
+            action: "authenticate".into(),
+            object: "key".into(),
+            outcome: Outcome::Refused,
+            detail: format!("{}: {}", denial.reason, denial.operator),
+        })
+        .await;
+    }
+
     async fn note_refused_certificate(
         self: &Arc<Self>,
         request: &AuthenticateRequest,
@@ -169,14 +199,14 @@ impl App {
         })
         .await;
         match decided {
-            Ok(permit) => OpenAnswer::Permit(dial(&permit, &request.session)),
+            Ok(permit) => OpenAnswer::Permit(dial(&permit, &request.session, now)),
             Err(denial) => OpenAnswer::Refused { message: denial.user },
         }
     }
 
     fn decide_open(&self, request: &OpenRequest, now: Timestamp) -> Result<OpenPermit, Denial> {
         let directory = self.directory();
-        let identity = self.identity(&directory, &request.credential, now)?;
+        let identity = self.identity(&directory, &request.credential, request.peer, now)?;
         let account = identity.account().id;
         let prefer = |node: NodeId| {
             let sessions = lock(&self.sessions);
@@ -193,8 +223,8 @@ impl App {
         let latest = self.directory();
         if latest.version() != directory.version() {
             let again = self
-                .identity(&latest, &request.credential, now)
-                .and_then(|identity| still_open(&latest, &identity, permit.node(), now));
+                .identity(&latest, &request.credential, request.peer, now)
+                .and_then(|identity| still_open(&latest, &identity, permit.node(), now, now));
             if let Err(denial) = again {
                 lock(&self.sessions).remove(&request.session);
                 return Err(denial);
@@ -281,19 +311,20 @@ impl App {
             Some((directory.path_of_node(node)?, directory.path_of_project(project)?))
         });
         let Some((path, project)) = path else { return Err((id, "the node was removed from its cluster".into())) };
-        lock(&self.sessions).insert(Session {
+        let session = Session {
             id: id.clone(),
             gateway: gateway.to_owned(),
             connection: session.connection,
             peer: session.peer,
-            credential: session.credential.clone(),
+            credential: session.credential,
             node: session.node_id,
             path,
             project,
-            since: now,
-        });
+            since: session.since.min(now),
+        };
+        lock(&self.sessions).insert(session.clone());
         let directory = self.directory();
-        self.stays(&directory, &session.credential, session.node_id, now).map_err(|denial| {
+        self.stays(&directory, &session, now).map_err(|denial| {
             lock(&self.sessions).remove(&id);
             (id, denial.user)
         })
@@ -308,26 +339,15 @@ impl App {
 
     /// Whether what is open may stay open. A session that was admitted with a certificate does not end with it: a
     /// certificate is looked at when a connection starts, as sshd does. It ends when the certificate is revoked.
-    pub(super) fn stays(
-        &self,
-        directory: &Directory,
-        credential: &Credential,
-        node: NodeId,
-        now: Timestamp,
-    ) -> Result<(), Denial> {
+    pub(super) fn stays(&self, directory: &Directory, session: &Session, now: Timestamp) -> Result<(), Denial> {
+        let credential = &session.credential;
         if let Some(serial) = credential.certificate.filter(|serial| directory.denied_serial(*serial).is_some()) {
             let operator = format!("certificate {serial} was revoked");
             return Err(Denial::told(Reason::CertificateRevoked, operator, "your certificate was revoked"));
         }
         let by_key = Credential { certificate: None, ..credential.clone() };
-        let identity = self.identity(directory, &by_key, now)?;
-        still_open(directory, &identity, node, now).map(|_| ())
-    }
-
-    fn identity(&self, directory: &Directory, credential: &Credential, now: Timestamp) -> Result<Identity, Denial> {
-        let record = self.record_of(credential.certificate);
-        let certificate = credential.certificate.map(|serial| (serial, record.as_ref()));
-        identify(directory, credential.account, credential.key, certificate, now)
+        let identity = self.identity(directory, &by_key, session.peer, now)?;
+        still_open(directory, &identity, session.node, session.since, now).map(|_| ())
     }
 }
 
@@ -347,13 +367,14 @@ fn account_answer(
     AuthenticateAnswer::Account { credential: Credential { account, key, certificate }, user }
 }
 
-fn dial(permit: &OpenPermit, session: &SessionId) -> DialPermit {
+fn dial(permit: &OpenPermit, session: &SessionId, since: Timestamp) -> DialPermit {
     let (address, port) = permit.address();
     DialPermit {
         session: session.clone(),
         node: permit.path().clone(),
         node_id: permit.node(),
         project: permit.project().clone(),
+        since,
         address,
         port,
     }

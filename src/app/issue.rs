@@ -34,6 +34,7 @@ impl App {
     pub async fn issue(self: &Arc<Self>, asker: &Asker, request: IssueRequest) -> Result<Issued, AppError> {
         let settings = self.site.certificates.clone();
         let source = asker.source();
+        let app = self.clone();
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
             let identity = caller.identity().ok_or_else(|| {
                 Denial::plain(
@@ -43,6 +44,8 @@ impl App {
             })?;
             let permit = issue(ledger.directory, identity, &request, &settings, ledger.next_serial, now)?;
             let record = record(&permit, source, now);
+            // Here, on the writer: whatever is decided after this, and takes back what was issued before, finds it.
+            app.remember(record.clone(), now);
             let detail = format!(
                 "serial {} key {} until {} as {}",
                 record.serial,
@@ -54,7 +57,6 @@ impl App {
         };
         let object = "certificate".to_owned();
         let ((permit, record), _) = self.change(asker, Action::CertificateIssue, None, object, decide).await?;
-        self.remember(record.clone());
         let nonce = self.random()?;
         let ca = self.ca.clone();
         let signed = tokio::task::spawn_blocking(move || sign_user(&permit, ca.user.as_ref(), nonce)).await;
@@ -68,8 +70,9 @@ impl App {
         })
     }
 
-    fn remember(&self, record: CertificateRecord) {
-        let now = self.now();
+    /// Before it is durable. If it never becomes that, nobody gets the certificate, and its serial goes to the next one,
+    /// whose record takes this one's place.
+    fn remember(&self, record: CertificateRecord, now: Timestamp) {
         let mut live = lock(&self.live);
         // Amortized: the ended ones are dropped when the map would have to grow anyway.
         if live.len() == live.capacity() {

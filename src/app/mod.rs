@@ -1,6 +1,7 @@
 //! Use cases: load, decide, commit with the audit event, publish; the session registry; and what the processes say to
 //! each other.
 
+mod account_views;
 mod accounts;
 mod audit_log;
 pub mod authority;
@@ -22,6 +23,7 @@ mod publish;
 mod receipts;
 mod resources;
 mod revocation;
+mod services;
 mod sessions;
 pub mod token;
 mod view_types;
@@ -44,7 +46,8 @@ pub use nodes::TokenRequest;
 pub use outside::{Clock, Entropy, NoEntropy};
 pub use receipts::Receipt;
 pub use resources::{NewCluster, NewVolume};
+pub use services::{CommandChange, NewService, Rebound, TermsChange};
 pub use view_types::{
-    CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView, StatusView,
-    UserView, WhoamiView,
+    AccountView, CertificateView, DepartureView, GatewayView, KeyView, KnownHosts, MemberView, MembershipView,
+    NodeView, ProjectView, ServiceView, SessionView, StatusView, TermsView, UserView, WhoamiView,
 };

@@ -3,7 +3,7 @@
 use crate::policy::{
     Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Place, Reason, authorize, identify,
     issue, open, still_open,
-    test_world::{NOW, World, key},
+    test_world::{NOW, World, key, peer},
 };
 use crate::{
     bundle::{CaPublicKeys, Login, bundle_for},
@@ -48,7 +48,7 @@ proptest! {
         for (user, name) in USERS.iter().enumerate() {
             let account = world.id(name);
             let fingerprint = key(u8::try_from(account.0).unwrap()).fingerprint();
-            let identity = identify(directory, account, fingerprint, None, NOW);
+            let identity = identify(directory, account, fingerprint, None, peer(), NOW);
             prop_assert_eq!(identity.is_err(), suspended.contains(&user));
             for (project, (_, path, cluster)) in PROJECTS.iter().enumerate() {
                 let expected = members.contains(&(user, project)) && !suspended.contains(&user);
@@ -62,7 +62,7 @@ proptest! {
                     let permit = open(directory, identity, target, &|_| 0, NOW);
                     prop_assert_eq!(permit.is_ok(), expected, "{} to {}", name, host);
                     if let Ok(permit) = permit {
-                        prop_assert!(still_open(directory, identity, permit.node(), NOW).is_ok());
+                        prop_assert!(still_open(directory, identity, permit.node(), NOW, NOW).is_ok());
                     }
                 }
                 let permit = issue(directory, identity, &IssueRequest::default(), &CertificateSettings::default(), Serial(1), NOW);
@@ -140,6 +140,61 @@ fn certificates_keep_to_what_may_be_asked_for() {
 }
 
 #[test]
+fn a_robot_s_second_certificate_is_bound_like_the_first() {
+    let gateway_addresses = Some("198.51.100.1".parse().unwrap());
+    let settings = CertificateSettings { gateway_addresses, ..CertificateSettings::default() };
+    let world = World::with_service(Some("sync"));
+    let ask = |identity: &crate::policy::Identity| {
+        issue(&world.directory, identity, &IssueRequest::default(), &settings, Serial(8), NOW).unwrap()
+    };
+    let by_key = ask(&world.identity("svc-ci"));
+    assert_eq!(by_key.force_command.as_ref().map(ForceCommand::as_str), Some("sync"));
+    assert_eq!(by_key.source_address.as_deref(), Some("192.0.2.0/24,198.51.100.1/32"));
+    assert_eq!(by_key.principals.iter().map(ToString::to_string).collect::<Vec<_>>(), ["svc-ci@acme/ml"]);
+    assert!(by_key.extensions.is_empty());
+    // Restrictions come from the account, whatever the connection came with (x/crypto/ssh CVE-2026-39828).
+    assert_eq!(ask(&world.identity_with_certificate("svc-ci", "svc-ci@acme/ml")), by_key);
+}
+
+#[test]
+fn a_robot_is_in_its_project_and_nowhere_else() {
+    let world = World::with_service(None);
+    let by = Actor::Operator { uid: 0 };
+    let (robot, own, other) = (AccountId(16), ProjectId(21), ProjectId(22));
+    let member =
+        |project, role| Mutation::MemberAdded(Membership { project, account: robot, role, since: NOW, by: by.clone() });
+    let refused = |mutation: Mutation| world.directory.after([&mutation]).is_err();
+    assert!(refused(member(other, Role::Member)));
+    assert!(refused(Mutation::RoleSet { project: own, account: robot, role: Role::Admin }));
+    let left = Mutation::MemberRemoved(Departure { project: own, account: robot, at: NOW, by: by.clone() });
+    let left = world.directory.after([&left]).unwrap();
+    assert!(left.after([&member(own, Role::Admin)]).is_err() && left.after([&member(own, Role::Member)]).is_ok());
+}
+
+#[test]
+fn what_a_robot_opened_ends_when_it_is_bound_to_another_command() {
+    let mut world = World::with_service(None);
+    let later = NOW.after(std::time::Duration::from_secs(60));
+    let stays = |world: &World, since| {
+        still_open(&world.directory, &world.identity("svc-ci"), NodeId(41), since, later)
+            .map(|_| ())
+            .map_err(|d| d.reason)
+    };
+    assert_eq!(stays(&world, NOW), Ok(()));
+    let mut terms = world.directory.account(AccountId(16)).unwrap().service().unwrap().clone();
+    terms.force_command = Some("sync".parse().unwrap());
+    terms.command_since = later;
+    world.apply(Mutation::ServiceTermsSet { account: AccountId(16), terms: Box::new(terms.clone()) });
+    assert_eq!(stays(&world, NOW), Err(Reason::ServiceAccount));
+    assert_eq!(stays(&world, later), Ok(()));
+    // Bound to nothing again: whatever is open may be.
+    terms.force_command = None;
+    terms.command_since = later.after(std::time::Duration::from_secs(60));
+    world.apply(Mutation::ServiceTermsSet { account: AccountId(16), terms: Box::new(terms) });
+    assert_eq!(stays(&world, NOW), Ok(()));
+}
+
+#[test]
 fn a_narrow_certificate_does_not_become_a_wide_one() {
     let mut world = World::new();
     world.add(22, 12, Role::Member);
@@ -154,7 +209,7 @@ fn a_narrow_certificate_does_not_become_a_wide_one() {
         issued: NOW,
     };
     let (account, key) = (AccountId(12), key(12).fingerprint());
-    let identity = identify(&world.directory, account, key, Some((Serial(7), Some(&record))), NOW).unwrap();
+    let identity = identify(&world.directory, account, key, Some((Serial(7), Some(&record))), peer(), NOW).unwrap();
     let host = |host| open(&world.directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, NOW).map(|_| ());
     assert!(host("login-0.h100.acme").is_ok());
     assert_eq!(host("login-0.b200.acme").unwrap_err().reason, Reason::OutOfScope);

@@ -4,6 +4,7 @@ use super::{
     accounts::{account_named, in_range},
     core::{App, Asker, Decided, lock},
     error::AppError,
+    services::{keys_of_services, retired_with_project},
     sessions::Session,
     view_types::ProjectView,
     views::project_view,
@@ -76,9 +77,13 @@ impl App {
     /// Refused, or not durable.
     pub async fn delete_project(self: &Arc<Self>, asker: &Asker, path: ProjectPath) -> Result<Version, AppError> {
         let object = path.to_string();
-        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
-            let project = grant.project()?.0.id;
-            Ok(Decided::one(Mutation::ProjectDeleted { project, at: now, by: caller.actor() }, ()))
+        let app = self.clone();
+        let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
+            let (project, by) = (grant.project()?.0, caller.actor());
+            let denied_until = app.last_certificate_on(&keys_of_services(ledger.directory, project), now);
+            let mut mutations = retired_with_project(ledger.directory, project, denied_until, &by, now);
+            mutations.push(Mutation::ProjectDeleted { project: project.id, at: now, by });
+            Ok(Decided { mutations, certificate: None, detail: String::new(), answer: () })
         };
         Ok(self.change(asker, Action::ProjectDelete, Some(&path), object, decide).await?.1)
     }
@@ -252,8 +257,7 @@ pub(super) fn remove_member(
     by: Actor,
     now: Timestamp,
 ) -> Result<Decided<()>, Denial> {
-    let membership = member_named(directory, project.id, path, email)?;
-    keep_an_admin(directory, membership, path, forced)?;
+    let membership = removable(directory, (project, path), email, forced)?;
     let mutation = Mutation::MemberRemoved(Departure { project: project.id, account: membership.account, at: now, by });
     Ok(Decided { detail: format!("was {}", membership.role), ..Decided::one(mutation, ()) })
 }
@@ -267,6 +271,7 @@ pub(super) fn set_role(
     forced: bool,
 ) -> Result<Decided<()>, Denial> {
     let membership = member_named(directory, project.id, path, email)?;
+    person(email, "is a member, never an admin")?;
     if membership.role == role {
         return Err(Denial::plain(Reason::Conflict, format!("{email} is {role} of {path} already")));
     }
@@ -277,6 +282,7 @@ pub(super) fn set_role(
 
 /// An account that can be added: it must exist and have a key, and the error says which of the two is missing.
 fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<Account>, Denial> {
+    person(email, "belongs to the project that it was made for; others make their own: service create")?;
     let account = account_named(directory, email)?;
     if directory.keys_of(account.id).next().is_none() {
         let text = format!(
@@ -285,6 +291,14 @@ fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<Account>
         return Err(Denial::plain(Reason::Invalid, text));
     }
     Ok(account.clone())
+}
+
+/// Refuses what is done with persons only. The name tells: whether there is such a service account is not said.
+fn person(email: &Email, but: &str) -> Result<(), Denial> {
+    if email.is_service() {
+        return Err(Denial::plain(Reason::ServiceAccount, format!("a service account {but}")));
+    }
+    Ok(())
 }
 
 fn member_named<'d>(
@@ -306,6 +320,7 @@ fn removable<'d>(
     forced: bool,
 ) -> Result<&'d Arc<Membership>, Denial> {
     let membership = member_named(directory, project.id, path, email)?;
+    person(email, &format!("is in {path} as long as it lives; to delete it: service delete {email}"))?;
     keep_an_admin(directory, membership, path, forced)?;
     Ok(membership)
 }

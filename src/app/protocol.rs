@@ -7,7 +7,8 @@
 use crate::{
     bundle::{BundleKey, SignedBundle},
     domain::{
-        AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Version,
+        AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Timestamp,
+        Version,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -341,6 +342,8 @@ pub struct DialPermit {
     pub node_id: NodeId,
     /// The project that the access comes from.
     pub project: ProjectPath,
+    /// When it was permitted, by the authority's clock: comes back in a [`Hello`].
+    pub since: Timestamp,
     /// The address to dial.
     pub address: IpAddr,
     /// The port to dial.
@@ -479,6 +482,8 @@ pub struct OpenSession {
     pub credential: Credential,
     /// Where it goes.
     pub node_id: NodeId,
+    /// When it was permitted, as the authority said then.
+    pub since: Timestamp,
 }
 
 /// What the authority tells a gateway.

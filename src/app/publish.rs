@@ -26,7 +26,7 @@ impl App {
             let concerned = lock(&self.sessions).concerned(&touched.accounts, &touched.nodes);
             let mut ended = Vec::new();
             for session in concerned {
-                if let Err(denial) = self.stays(&directory, &session.credential, session.node, now) {
+                if let Err(denial) = self.stays(&directory, &session, now) {
                     let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
                     lock(&self.hub).broadcast(&event);
                     lock(&self.sessions).remove(&session.id);

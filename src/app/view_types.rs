@@ -5,7 +5,8 @@ use super::{
     core::Bastion,
 };
 use crate::domain::{
-    Account, ClusterPath, Email, Fingerprint, ProjectPath, PublicKey, Serial, Timestamp, UserName, Version,
+    Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Networks, ProjectPath, PublicKey, Serial,
+    Timestamp, Ttl, UserName, Version,
 };
 use serde::Serialize;
 use std::{net::IpAddr, sync::Arc};
@@ -15,6 +16,10 @@ use std::{net::IpAddr, sync::Arc};
 pub struct WhoamiView {
     /// The account.
     pub email: Email,
+    /// `person` or `service`.
+    pub kind: Holder,
+    /// What bounds it, if it is a service account.
+    pub service: Option<TermsView>,
     /// Its POSIX user name.
     pub user: UserName,
     /// Its POSIX user number.
@@ -51,6 +56,8 @@ pub struct ProjectView {
 pub struct MemberView {
     /// The account.
     pub email: Email,
+    /// `person` or `service`.
+    pub kind: Holder,
     /// Its POSIX user name.
     pub user: UserName,
     /// Its role.
@@ -104,6 +111,8 @@ pub struct CertificateView {
     pub serial: Serial,
     /// Whose it is.
     pub account: String,
+    /// `person` or `service`.
+    pub kind: Holder,
     /// The key that it certifies.
     pub key: Fingerprint,
     /// Its principals.
@@ -123,6 +132,8 @@ pub struct SessionView {
     pub session: String,
     /// Whose it is.
     pub account: String,
+    /// `person` or `service`.
+    pub kind: Holder,
     /// Where it goes.
     pub node: String,
     /// From where.
@@ -140,18 +151,121 @@ pub struct SessionView {
 pub struct UserView {
     /// Its email.
     pub email: Email,
+    /// `person` or `service`.
+    pub kind: Holder,
     /// Its organization.
     pub org: String,
     /// Its POSIX user name.
     pub user: UserName,
     /// Its POSIX user number.
     pub uid: u32,
-    /// `active` or `suspended`.
+    /// `active` or `suspended`; `deleted` of a service account.
     pub state: String,
     /// How many keys it has.
     pub keys: usize,
     /// How many projects it is in.
     pub projects: usize,
+}
+
+/// What bounds a service account.
+#[derive(Clone, Debug, Serialize)]
+pub struct TermsView {
+    /// The project that owns it, if it was not deleted.
+    pub project: Option<ProjectPath>,
+    /// From where it may be used.
+    pub sources: Networks,
+    /// What its sessions run, if nothing else.
+    pub force_command: Option<ForceCommand>,
+    /// The longest that one of its certificates lives.
+    pub max_ttl: Ttl,
+}
+
+/// A service account, as its project sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceView {
+    /// Its email.
+    pub email: Email,
+    /// `service`.
+    pub kind: Holder,
+    /// The project that owns it.
+    pub project: ProjectPath,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// From where it may be used.
+    pub sources: Networks,
+    /// What its sessions run, if nothing else.
+    pub force_command: Option<ForceCommand>,
+    /// The longest that one of its certificates lives.
+    pub max_ttl: Ttl,
+    /// Its keys.
+    pub keys: Vec<KeyView>,
+    /// How many of its certificates have not ended.
+    pub certificates: usize,
+    /// How many forwards it has open.
+    pub sessions: usize,
+    /// Since when.
+    pub created: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+/// That an account is in a project.
+#[derive(Clone, Debug, Serialize)]
+pub struct MembershipView {
+    /// The project.
+    pub project: ProjectPath,
+    /// Its role there.
+    pub role: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+/// That an account was removed from a project.
+#[derive(Clone, Debug, Serialize)]
+pub struct DepartureView {
+    /// The project.
+    pub project: ProjectPath,
+    /// When.
+    pub at: Timestamp,
+    /// By whose decision.
+    pub by: String,
+}
+
+/// Everything about an account.
+#[derive(Clone, Debug, Serialize)]
+pub struct AccountView {
+    /// Its email.
+    pub email: Email,
+    /// `person` or `service`.
+    pub kind: Holder,
+    /// Its organization.
+    pub org: String,
+    /// Its POSIX user name.
+    pub user: UserName,
+    /// Its POSIX user number.
+    pub uid: u32,
+    /// `active` or `suspended`; `deleted` of a service account.
+    pub state: String,
+    /// Since when.
+    pub created: Timestamp,
+    /// What bounds it, if it is a service account.
+    pub service: Option<TermsView>,
+    /// Its keys.
+    pub keys: Vec<KeyView>,
+    /// The projects that it is in.
+    pub projects: Vec<MembershipView>,
+    /// The projects that it was removed from and has not come back to.
+    pub removed_from: Vec<DepartureView>,
+    /// Its certificates that have not ended.
+    pub certificates: Vec<CertificateView>,
+    /// What it has open.
+    pub sessions: Vec<SessionView>,
 }
 
 /// A gateway.

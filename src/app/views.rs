@@ -1,6 +1,7 @@
 //! Looking: one snapshot, shaped for people and programs.
 
 use super::{
+    account_views::{certificate_view, keys, session_view, state, terms_view},
     accounts::subject,
     cluster_views::requests,
     core::{App, Asker, lock},
@@ -26,6 +27,8 @@ impl App {
         self.view(asker, Action::Whoami, None, |directory, caller, _| {
             Ok(caller.identity().map(|identity| WhoamiView {
                 email: identity.account().email.clone(),
+                kind: identity.account().kind.holder(),
+                service: identity.account().service().map(|terms| terms_view(directory, terms)),
                 user: identity.account().user.clone(),
                 uid: identity.account().uid.0,
                 key: identity.key(),
@@ -65,6 +68,7 @@ impl App {
             Ok(members
                 .map(|(account, membership)| MemberView {
                     email: account.email.clone(),
+                    kind: account.kind.holder(),
                     user: account.user.clone(),
                     role: membership.role.to_string(),
                     state: account.state.to_string(),
@@ -107,13 +111,7 @@ impl App {
         self.view(asker, Action::KeyList, None, |directory, caller, _| {
             let account = subject(directory, caller, email)?;
             let current = caller.identity().map(crate::policy::Identity::key);
-            let keys = directory.keys_of(account.id).map(|entry| KeyView {
-                algorithm: entry.key.algorithm(),
-                fingerprint: entry.key.fingerprint(),
-                added: entry.added,
-                current: current == Some(entry.key.fingerprint()),
-            });
-            Ok(keys.collect())
+            Ok(keys(directory, account.id, current))
         })
     }
 
@@ -123,15 +121,7 @@ impl App {
     /// Refused.
     pub fn certificates(&self, asker: &Asker) -> Result<Vec<CertificateView>, AppError> {
         let directory = self.directory();
-        let views = self.live_certificates(asker)?.into_iter().map(|record| CertificateView {
-            serial: record.serial,
-            account: directory.account(record.account).map(|a| a.email.to_string()).unwrap_or_default(),
-            key: record.key,
-            principals: record.principals,
-            source: record.source,
-            until: record.valid_before,
-            revoked: directory.denied_serial(record.serial).is_some(),
-        });
+        let views = self.live_certificates(asker)?.into_iter().map(|record| certificate_view(&directory, record));
         Ok(views.collect())
     }
 
@@ -146,18 +136,7 @@ impl App {
             let mut views: Vec<_> = sessions
                 .iter()
                 .filter(|session| own.is_none_or(|own| own == session.credential.account))
-                .map(|session| SessionView {
-                    session: session.id.to_string(),
-                    account: directory
-                        .account(session.credential.account)
-                        .map(|account| account.email.to_string())
-                        .unwrap_or_default(),
-                    node: session.path.to_string(),
-                    peer: session.peer,
-                    gateway: session.gateway.clone(),
-                    since: session.since,
-                    certificate: session.credential.certificate,
-                })
+                .map(|session| session_view(directory, session))
                 .collect();
             views.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
             Ok(views)
@@ -180,10 +159,11 @@ impl App {
         self.view(asker, Action::UserList, None, |directory, _, _| {
             let users = directory.accounts().map(|account| UserView {
                 email: account.email.clone(),
+                kind: account.kind.holder(),
                 org: directory.org(account.org).map(|org| org.name.to_string()).unwrap_or_default(),
                 user: account.user.clone(),
                 uid: account.uid.0,
-                state: account.state.to_string(),
+                state: state(directory, account),
                 keys: directory.keys_of(account.id).count(),
                 projects: directory.projects_of(account.id).count(),
             });

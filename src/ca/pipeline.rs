@@ -66,10 +66,16 @@ pub fn sign_user(permit: &IssuePermit, signer: &dyn Signer, nonce: [u8; 32]) -> 
         key_id: permit.user.as_str(),
         principals: permit.principals.iter().map(ToString::to_string).collect(),
         valid: (permit.valid_after, permit.valid_before),
-        critical: permit.source_address.iter().map(|value| ("source-address", value.clone())).collect(),
+        critical: critical_options(permit),
         extensions: permit.extensions.clone(),
     };
     make(&wanted, signer, nonce)
+}
+
+/// In the order that PROTOCOL.certkeys demands: lexical.
+fn critical_options(permit: &IssuePermit) -> Vec<(&'static str, String)> {
+    let command = permit.force_command.iter().map(|command| ("force-command", command.to_string()));
+    command.chain(permit.source_address.iter().map(|value| ("source-address", value.clone()))).collect()
 }
 
 /// Signs a host certificate; see [`sign_user`].
@@ -149,6 +155,7 @@ mod tests {
             .unwrap(),
             valid_after: 1_800_000_000,
             valid_before: 1_800_000_300,
+            force_command: Some("rsync --server 'all' . \"/data\"".parse().unwrap()),
             source_address: Some("192.0.2.0/24,2001:db8::/32".into()),
             extensions: vec!["permit-X11-forwarding", "permit-pty"],
         }
@@ -172,7 +179,8 @@ mod tests {
             "Serial: 18446744073709551615",
             "Valid: from 2027-01-15T08:00:00 to 2027-01-15T08:05:00",
             "user1@acme/ml\n                user1@acme/research/b200",
-            "source-address 192.0.2.0/24,2001:db8::/32",
+            "Critical Options: \n                force-command rsync --server 'all' . \"/data\"\n                \
+             source-address 192.0.2.0/24,2001:db8::/32",
             "Extensions: \n                permit-X11-forwarding\n                permit-pty",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
@@ -210,7 +218,7 @@ mod tests {
             key_id: "user1",
             principals: permit.principals.iter().map(ToString::to_string).collect(),
             valid: (permit.valid_after, permit.valid_before),
-            critical: vec![("source-address", "192.0.2.0/24,2001:db8::/32".into())],
+            critical: critical_options(&permit),
             extensions: permit.extensions.clone(),
         };
         let differs = |wanted: Wanted<'_>, signer: &dyn Signer| match compare(&certificate, &wanted, signer) {
@@ -227,6 +235,15 @@ mod tests {
         assert_eq!(differs(Wanted { principals: vec![], ..wanted() }, user), "principals");
         assert_eq!(differs(Wanted { valid: (0, permit.valid_before), ..wanted() }, user), "validity");
         assert_eq!(differs(Wanted { critical: vec![], ..wanted() }, user), "critical options");
+        // Of each option: that it is there, and what it says.
+        for left_out in 0..2 {
+            let mut critical = critical_options(&permit);
+            critical.remove(left_out);
+            assert_eq!(differs(Wanted { critical, ..wanted() }, user), "critical options");
+            let mut critical = critical_options(&permit);
+            critical[left_out].1.push(' ');
+            assert_eq!(differs(Wanted { critical, ..wanted() }, user), "critical options");
+        }
         assert_eq!(differs(Wanted { extensions: vec!["permit-pty"], ..wanted() }, user), "extensions");
         assert_eq!(differs(wanted(), keys.host.as_ref()), "CA");
     }

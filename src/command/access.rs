@@ -46,12 +46,16 @@ pub(crate) fn reach(context: &Context<'_>, args: &Reach) -> Result<Reply, Stop> 
     let rows = reachers.iter().map(|reacher| {
         vec![
             reacher.email.to_string(),
+            match &reacher.sources {
+                Some(sources) => format!("{}, from {sources}", reacher.kind),
+                None => reacher.kind.to_string(),
+            },
             reacher.user.clone(),
             reacher.role.clone(),
             reacher.since.for_people(),
             reacher.by.clone(),
         ]
     });
-    let headers = ["EMAIL", "USER", "ROLE", "SINCE", "BY"];
+    let headers = ["EMAIL", "KIND", "USER", "ROLE", "SINCE", "BY"];
     Ok(Reply::data(&reachers, table(&headers, rows.collect(), context.screen(), "Nobody.")))
 }

@@ -5,7 +5,7 @@ use super::{
     help::{self, Reader},
     key, krl, member, node, org, project,
     reply::Written,
-    session, user, volume,
+    service, session, user, volume,
 };
 use crate::app::protocol::wants_json;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Who is in a project
     #[command(subcommand)]
     Member(member::Command),
+    /// Accounts for automation, bound to networks and if you like to one command
+    #[command(subcommand)]
+    Service(service::Command),
     /// Clusters of your projects
     #[command(subcommand)]
     Cluster(cluster::Command),

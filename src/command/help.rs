@@ -20,7 +20,7 @@ const OPERATORS: &str = "(operators)";
 const GROUPS: &[(&str, &[&str])] = &[
     ("Connect", &["whoami", "config", "cert"]),
     ("Your account", &["key", "session", "certificate"]),
-    ("Projects and people", &["project", "member"]),
+    ("Projects and people", &["project", "member", "service"]),
     ("Clusters, nodes and volumes", &["cluster", "node", "volume"]),
     ("See who can get in, and why", &["reach", "explain", "krl"]),
     ("Run the bastion (operators)", &["status", "org", "user", "audit", "ca"]),

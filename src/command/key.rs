@@ -1,9 +1,6 @@
 //! `key …`.
 
-use super::{
-    Context, Stop,
-    reply::{Reply, table},
-};
+use super::{Context, Stop, reply::Reply, user::key_table};
 use crate::domain::{Email, Fingerprint, PublicKey};
 use serde_json::json;
 
@@ -38,13 +35,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
     match command {
         Command::List { account } => {
             let keys = context.app.keys(context.asker, account.as_ref())?;
-            let rows = keys.iter().map(|key| {
-                let mark = if key.current { "this one" } else { "" };
-                vec![key.algorithm.clone(), key.fingerprint.to_string(), key.added.for_people(), mark.into()]
-            });
-            let headers = ["TYPE", "FINGERPRINT", "ADDED", ""];
-            let text = table(&headers, rows.collect(), context.screen(), "No keys.");
-            Ok(Reply::data(&keys, text))
+            Ok(Reply::data(&keys, key_table(&keys, context.screen())))
         }
         Command::Add { account } => {
             let key: PublicKey = parse_key(context.input()?)?;

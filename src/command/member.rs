@@ -73,6 +73,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                 let state = if member.state == "active" { "" } else { &member.state };
                 vec![
                     member.email.to_string().into(),
+                    member.kind.to_string().into(),
                     member.user.to_string().into(),
                     member.role.as_str().into(),
                     member.since.for_people().into(),
@@ -80,7 +81,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                     Cell::new(Tone::Bad, state),
                 ]
             });
-            let headers = ["EMAIL", "USER", "ROLE", "SINCE", "BY", ""];
+            let headers = ["EMAIL", "KIND", "USER", "ROLE", "SINCE", "BY", ""];
             let text = table(&headers, rows.collect(), context.screen(), "Nobody.");
             Ok(Reply::data(&members, text))
         }

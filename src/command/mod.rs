@@ -17,6 +17,7 @@ mod node;
 mod org;
 mod project;
 mod reply;
+mod service;
 mod session;
 mod ssh_config;
 mod status;
@@ -116,6 +117,11 @@ impl Context<'_> {
         program(self.app, self.asker)
     }
 
+    /// How accounts call it.
+    pub(crate) fn way_in(&self) -> String {
+        way_in(self.app)
+    }
+
     /// Goes on only if a person at a terminal says yes, or `--yes` was given. A program is not asked.
     pub(crate) fn confirm(&self, yes: bool, question: impl FnOnce() -> String) -> Result<(), Stop> {
         self.confirm_shown(yes, None, |_| question())
@@ -187,10 +193,14 @@ fn digest(shown: &str) -> String {
 fn program(app: &App, asker: &Asker) -> String {
     match asker {
         Asker::Operator { .. } => "certgate".into(),
-        Asker::Account { .. } => match app.bastion() {
-            Bastion { host, port: 22 } => format!("ssh {host}"),
-            Bastion { host, port } => format!("ssh -p {port} {host}"),
-        },
+        Asker::Account { .. } => way_in(app),
+    }
+}
+
+fn way_in(app: &App) -> String {
+    match app.bastion() {
+        Bastion { host, port: 22 } => format!("ssh {host}"),
+        Bastion { host, port } => format!("ssh -p {port} {host}"),
     }
 }
 
@@ -279,6 +289,7 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Node(command)) => node::run(context, command).await,
         Some(Command::Certificate(command)) => certificate::run(context, command).await,
         Some(Command::Session(command)) => session::run(context, command).await,
+        Some(Command::Service(command)) => service::run(context, command).await,
         Some(Command::Explain(args)) => access::explain(context, &args),
         Some(Command::Reach(args)) => access::reach(context, &args),
         Some(Command::Krl(args)) => krl::run(context, &args),

@@ -65,11 +65,14 @@ pub(super) fn config(known: &KnownHosts, identity: Option<&str>) -> Result<Strin
         return Ok(text);
     }
     let hosts = patterns(known, " ");
+    // What runs a command that is forced gets no terminal, and would be told so each time that it asks for one.
+    let bound = account.service().is_some_and(|terms| terms.force_command.is_some());
+    let terminal = if bound { "    RequestTTY no\n" } else { "" };
     let authority = format!("@cert-authority {} {}", patterns(known, ","), known.host_ca);
     let _ = write!(
         text,
         "\nHost {hosts}\n    User {}\n    ProxyJump {alias}\n    StrictHostKeyChecking yes\n    UpdateHostKeys no\n    \
-         KnownHostsCommand {}\n    CertificateFile {dir}/cert.pub\n{identity}\n# Fetches a certificate when the last \
+         KnownHostsCommand {}\n    CertificateFile {dir}/cert.pub\n{terminal}{identity}\n# Fetches a certificate when the last \
          one is used up; while it is good this costs no network.\nMatch host {} exec \"{}\"\n",
         account.user,
         printf(&[authority]),

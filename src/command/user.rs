@@ -5,10 +5,10 @@ use super::{
     key::parse_key,
     reply::{Reply, table},
     table::Cell,
-    text::Tone,
+    text::{Screen, Text, Tone},
 };
 use crate::{
-    app::NewAccount,
+    app::{AccountView, KeyView, NewAccount},
     domain::{AccountState, Email, OrgName, UserName},
 };
 use serde_json::json;
@@ -17,6 +17,11 @@ use serde_json::json;
 pub(crate) enum Command {
     /// List accounts
     List,
+    /// Show everything about an account: keys, projects, what is live and open
+    Show {
+        /// Which
+        email: Email,
+    },
     /// Create an account
     Create {
         /// What people call it
@@ -48,19 +53,24 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List => {
             let users = context.app.users(context.asker)?;
             let rows = users.iter().map(|user| {
-                let tone = if user.state == "active" { Tone::Plain } else { Tone::Bad };
                 vec![
                     Cell::from(user.email.to_string()),
                     user.org.as_str().into(),
                     user.user.to_string().into(),
                     user.uid.to_string().into(),
-                    Cell::new(tone, &user.state),
+                    user.kind.to_string().into(),
+                    state_cell(&user.state),
                     user.keys.to_string().into(),
                     user.projects.to_string().into(),
                 ]
             });
-            let headers = ["EMAIL", "ORG", "USER", "UID", "STATE", "KEYS", "PROJECTS"];
+            let headers = ["EMAIL", "ORG", "USER", "UID", "KIND", "STATE", "KEYS", "PROJECTS"];
             Ok(Reply::data(&users, table(&headers, rows.collect(), context.screen(), "No accounts yet.")))
+        }
+        Command::Show { email } => {
+            let view = context.app.account(context.asker, &email)?;
+            let text = shown(context, &view);
+            Ok(Reply::data(&view, text))
         }
         Command::Create { email, org, name, key } => {
             let keys = key.iter().map(|text| parse_key(text)).collect::<Result<Vec<_>, _>>()?;
@@ -73,6 +83,65 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::Suspend { email } => set(context, email, AccountState::Suspended).await,
         Command::Resume { email } => set(context, email, AccountState::Active).await,
     }
+}
+
+/// A state, as it stands out if it is not the usual one.
+pub(super) fn state_cell(state: &str) -> Cell {
+    Cell::new(if state == "active" { Tone::Plain } else { Tone::Bad }, state)
+}
+
+/// Keys in full: type and fingerprint. A comment is nobody's business and is not kept.
+pub(super) fn key_table(keys: &[KeyView], screen: Screen) -> Text {
+    let rows = keys.iter().map(|key| {
+        let mark = if key.current { "this one" } else { "" };
+        vec![key.algorithm.clone(), key.fingerprint.to_string(), key.added.for_people(), mark.into()]
+    });
+    table(&["TYPE", "FINGERPRINT", "ADDED", ""], rows.collect(), screen, "No keys.")
+}
+
+fn shown(context: &Context<'_>, view: &AccountView) -> Text {
+    let (screen, now) = (context.screen(), context.app.now());
+    let mut rows: Vec<Vec<Cell>> = vec![
+        vec!["KIND".into(), view.kind.to_string().into()],
+        vec!["ORG".into(), view.org.as_str().into()],
+        vec!["USER".into(), format!("{} ({})", view.user, view.uid).into()],
+        vec!["STATE".into(), state_cell(&view.state)],
+        vec!["CREATED".into(), view.created.for_people().into()],
+    ];
+    if let Some(service) = &view.service {
+        let project = service.project.as_ref().map_or_else(|| "deleted".into(), ToString::to_string);
+        rows.push(vec!["OWNED BY".into(), project.into()]);
+        rows.push(vec!["FROM".into(), service.sources.to_string().into()]);
+        let command = service.force_command.as_ref().map(ToString::to_string);
+        rows.extend(command.map(|command| vec!["RUNS ONLY".into(), command.into()]));
+        rows.push(vec!["CERTIFICATES".into(), format!("{} at most", service.max_ttl).into()]);
+    }
+    let mut text = table(&["ACCOUNT", view.email.as_str()], rows, screen, "");
+    let projects = view.projects.iter().map(|project| {
+        vec![project.project.to_string(), project.role.clone(), project.since.for_people(), project.by.clone()]
+    });
+    let left =
+        view.removed_from.iter().map(|left| vec![left.project.to_string(), left.at.for_people(), left.by.clone()]);
+    let certificates = view.certificates.iter().map(|certificate| {
+        let until = if certificate.revoked { "revoked".into() } else { certificate.until.near(now) };
+        vec![certificate.serial.to_string(), certificate.principals.join(" "), certificate.source.clone(), until]
+    });
+    let sessions = view.sessions.iter().map(|session| {
+        vec![session.session.clone(), session.node.clone(), session.peer.to_string(), session.since.near(now)]
+    });
+    let mut part = |more: Text| {
+        text.push("\n");
+        text.push(more);
+    };
+    part(key_table(&view.keys, screen));
+    part(table(&["PROJECT", "ROLE", "SINCE", "BY"], projects.collect(), screen, "In no project."));
+    if !view.removed_from.is_empty() {
+        part(table(&["REMOVED FROM", "AT", "BY"], left.collect(), screen, ""));
+    }
+    let headers = ["CERTIFICATE", "PRINCIPALS", "FROM", "UNTIL"];
+    part(table(&headers, certificates.collect(), screen, "No live certificates."));
+    part(table(&["SESSION", "NODE", "FROM", "SINCE"], sessions.collect(), screen, "Nothing is open."));
+    text
 }
 
 async fn set(context: &Context<'_>, email: Email, state: AccountState) -> Result<Reply, Stop> {

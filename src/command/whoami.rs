@@ -44,6 +44,15 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
     );
     let mut text =
         Text::from(format!("You are {} (user {} on every node), connected with {with}.\n", view.email, view.user));
+    if let Some(service) = &view.service {
+        let command = service.force_command.as_ref();
+        let command = command.map(|command| format!(" On nodes you run only: {command}.")).unwrap_or_default();
+        text.push(format!(
+            "You are a service account: from {} you may look, connect, and get certificates of {} at most, and change \
+             nothing.{command}\n",
+            service.sources, service.max_ttl
+        ));
+    }
     if view.projects.is_empty() {
         text.push("You are in no project yet: ask a project's admin to add you by your email.\n");
     } else {

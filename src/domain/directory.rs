@@ -11,6 +11,7 @@ use super::{
         ClusterName, ClusterPath, Email, NodeName, NodePath, OrgName, ProjectName, ProjectPath, UserName, VolumeName,
     },
     resources::{Job, Resource},
+    service::ServiceTerms,
     time::Timestamp,
 };
 use imbl::{OrdMap, OrdSet};
@@ -153,6 +154,19 @@ impl Directory {
     #[must_use]
     pub fn account_with_email(&self, email: &Email) -> Option<&Arc<Account>> {
         self.accounts.get(self.emails.get(email)?)
+    }
+
+    /// A service account by email, if it was not deleted.
+    #[must_use]
+    pub fn service_account(&self, email: &Email) -> Option<(&Arc<Account>, &ServiceTerms)> {
+        let account = self.account_with_email(email).filter(|account| !self.retired(account))?;
+        Some((account, account.service()?))
+    }
+
+    /// Whether this is a service account that was deleted: it is in the project that owns it as long as it lives.
+    #[must_use]
+    pub fn retired(&self, account: &Account) -> bool {
+        account.service().is_some_and(|terms| self.membership(terms.project, account.id).is_none())
     }
 
     /// An account by POSIX user name.

@@ -27,11 +27,13 @@ pub use model::{
 };
 pub use mutation::{Mutation, Touched};
 pub use names::{
-    ClusterName, ClusterPath, Email, NameError, NodeName, NodePath, OrgName, ProjectName, ProjectPath, Target,
-    UserName, VolumeName,
+    ClusterName, ClusterPath, Email, NameError, NodeName, NodePath, OrgName, ProjectName, ProjectPath, ServiceName,
+    Target, UserName, VolumeName,
 };
 pub use principal::{MAX_PRINCIPALS, Principal, Principals, PrincipalsError};
 pub use resources::{Job, JobAction, MAX_WANTED, MountPath, NodeCounts, ProvisionState, Resource, Size};
-pub use service::{AccountKind, ForceCommand, Networks, NetworksError, ServiceTerms};
+pub use service::{
+    AccountKind, ForceCommand, Holder, Networks, NetworksError, ServiceTerms, service_email, service_user,
+};
 pub use text::{is_unseen, one_line};
 pub use time::{Timestamp, Ttl};

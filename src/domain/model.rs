@@ -6,7 +6,7 @@ use super::{
     keys::{Fingerprint, PublicKey},
     names::{ClusterName, Email, NodeName, OrgName, ProjectName, UserName, VolumeName},
     resources::{MountPath, NodeCounts, Size},
-    service::{AccountKind, ServiceTerms},
+    service::{AccountKind, Holder, ServiceTerms},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,8 @@ pub enum Actor {
         id: AccountId,
         /// Its email at that time.
         email: Email,
+        /// Whether it is a person's or a robot's.
+        kind: Holder,
         /// The key that authenticated.
         key: Fingerprint,
     },
@@ -161,6 +163,12 @@ pub struct Account {
 }
 
 impl Account {
+    /// It, as whoever does something by a key.
+    #[must_use]
+    pub fn actor(&self, key: Fingerprint) -> Actor {
+        Actor::Account { id: self.id, email: self.email.clone(), kind: self.kind.holder(), key }
+    }
+
     /// What bounds it, if it is a service account.
     #[must_use]
     pub fn service(&self) -> Option<&ServiceTerms> {

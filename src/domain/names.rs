@@ -206,6 +206,9 @@ name!(/// A volume's name, unique in its project.
 name!(/// A POSIX user name, unique in the directory.
     UserName, "user name", 31, user: true, reserved: SYSTEM_NAMES);
 
+name!(/// What a service account is called in its project; `svc-NAME-NUMBER` has to fit a user name.
+    ServiceName, "service account name", 20, user: false, reserved: &[]);
+
 /// An email address, in lower case: what an account is called by people. Printable ASCII without quotes, so that it
 /// can stand in a message, a log line and a terminal as it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,6 +1,11 @@
 //! What bounds a service account: from where it may be used, for what, and for how long at a time.
 
-use super::{ids::ProjectId, time::Ttl};
+use super::{
+    ids::ProjectId,
+    model::words,
+    names::{Email, NameError, ProjectPath, ServiceName, UserName},
+    time::{Timestamp, Ttl},
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::IpAddr, str::FromStr};
@@ -8,6 +13,9 @@ use thiserror::Error;
 
 /// The most networks of one service account: they all go into each of its certificates.
 const MAX_NETWORKS: usize = 16;
+
+/// The shortest network, in bits of its mask. A few of two or three bits are everywhere in other words.
+const MIN_PREFIX: u8 = 8;
 
 /// The longest forced command, in bytes.
 const MAX_COMMAND: usize = 1024;
@@ -21,9 +29,12 @@ pub enum NetworksError {
     /// More than go into a certificate.
     #[error("more than {MAX_NETWORKS} networks")]
     TooMany,
-    /// Everywhere is no restriction.
-    #[error("{0} is everywhere; name the networks that it is used from")]
+    /// Everywhere, or next to it, is no restriction.
+    #[error("{0} is as good as everywhere; name the networks that it is used from, none larger than a /{MIN_PREFIX}")]
     Everywhere(IpNet),
+    /// Who comes over IPv4 is known by the IPv4 address.
+    #[error("{0} is an IPv4 network in IPv6 notation; write it as IPv4")]
+    Mapped(IpNet),
     /// Not an address or network.
     #[error("a network is written like 192.0.2.0/24 or 2001:db8::/32, an address without the part after '/'")]
     Form,
@@ -31,26 +42,33 @@ pub enum NetworksError {
 
 /// Networks that somebody may come from: at least one, in order, each once, without host bits, and none is everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<IpNet>", into = "Vec<IpNet>")]
+#[serde(try_from = "Vec<String>", into = "Vec<IpNet>")]
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
     /// From any number of networks.
     ///
     /// # Errors
-    /// None, too many, or everywhere.
+    /// None, too many, as good as everywhere, or IPv4 written as IPv6.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Result<Self, NetworksError> {
         let mut networks: Vec<IpNet> = networks.into_iter().map(|network| network.trunc()).collect();
         networks.sort_unstable();
         networks.dedup();
-        match networks.as_slice() {
-            [] => Err(NetworksError::Empty),
-            all if all.len() > MAX_NETWORKS => Err(NetworksError::TooMany),
-            all => match all.iter().find(|network| network.prefix_len() == 0) {
-                Some(everywhere) => Err(NetworksError::Everywhere(*everywhere)),
-                None => Ok(Self(networks)),
-            },
+        if networks.is_empty() {
+            return Err(NetworksError::Empty);
         }
+        if networks.len() > MAX_NETWORKS {
+            return Err(NetworksError::TooMany);
+        }
+        for network in &networks {
+            if network.prefix_len() < MIN_PREFIX {
+                return Err(NetworksError::Everywhere(*network));
+            }
+            if matches!(network.network(), IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
+                return Err(NetworksError::Mapped(*network));
+            }
+        }
+        Ok(Self(networks))
     }
 
     /// Whether an address is in one of them.
@@ -66,11 +84,19 @@ impl Networks {
     }
 }
 
-impl TryFrom<Vec<IpNet>> for Networks {
+/// An address, or a network.
+fn parse_network(text: &str) -> Result<IpNet, NetworksError> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().map_err(|_| NetworksError::Form),
+    }
+}
+
+impl TryFrom<Vec<String>> for Networks {
     type Error = NetworksError;
 
-    fn try_from(networks: Vec<IpNet>) -> Result<Self, NetworksError> {
-        Self::new(networks)
+    fn try_from(networks: Vec<String>) -> Result<Self, NetworksError> {
+        Self::new(networks.iter().map(|text| parse_network(text)).collect::<Result<Vec<_>, _>>()?)
     }
 }
 
@@ -95,11 +121,7 @@ impl FromStr for Networks {
     type Err = NetworksError;
 
     fn from_str(text: &str) -> Result<Self, NetworksError> {
-        let network = |part: &str| match part.parse::<IpAddr>() {
-            Ok(address) => Ok(IpNet::from(address)),
-            Err(_) => part.parse::<IpNet>().map_err(|_| NetworksError::Form),
-        };
-        Self::new(text.split(',').map(network).collect::<Result<Vec<_>, _>>()?)
+        Self::new(text.split(',').map(parse_network).collect::<Result<Vec<_>, _>>()?)
     }
 }
 
@@ -127,9 +149,9 @@ impl FromStr for ForceCommand {
         if text.len() > MAX_COMMAND {
             return Err("a forced command is at most 1024 bytes");
         }
-        // It is shown to people and written to logs.
-        if text.chars().any(char::is_control) {
-            return Err("a forced command is one line of plain text");
+        // It is shown to people and written to logs: nothing that a terminal acts on, or that looks like something else.
+        if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err("a forced command is one line of printable ASCII");
         }
         Ok(Self(text.to_owned()))
     }
@@ -165,8 +187,21 @@ pub struct ServiceTerms {
     pub sources: Networks,
     /// What its sessions run, if they may not run anything else.
     pub force_command: Option<ForceCommand>,
+    /// Since when that is so. What was opened before may run something else, and does not stay open.
+    pub command_since: Timestamp,
     /// The longest that one of its certificates lives.
     pub max_ttl: Ttl,
+}
+
+/// In words, for people and logs.
+impl fmt::Display for ServiceTerms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {}, certificates of {} at most", self.sources, self.max_ttl)?;
+        match &self.force_command {
+            Some(command) => write!(f, ", runs only: {command}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether an account is a person's or a robot's.
@@ -177,6 +212,66 @@ pub enum AccountKind {
     Person,
     /// For automation.
     Service(Box<ServiceTerms>),
+}
+
+impl AccountKind {
+    /// Without the terms.
+    #[must_use]
+    pub const fn holder(&self) -> Holder {
+        match self {
+            Self::Person => Holder::Person,
+            Self::Service(_) => Holder::Service,
+        }
+    }
+}
+
+words!(/// Who is behind an account.
+Holder, "a kind of account" {
+    /// A person.
+    Person = "person",
+    /// Automation.
+    Service = "service",
+});
+
+/// What the emails of service accounts end in, and nobody else's.
+const SERVICE_DOMAIN: &str = ".service";
+
+/// What the user names of service accounts begin with, and nobody else's.
+const SERVICE_USER: &str = "svc-";
+
+/// `NAME@PROJECT.ORG.service`: an email in form only; nothing can be sent there.
+///
+/// # Errors
+/// None that can happen: every name fits.
+pub fn service_email(name: &ServiceName, project: &ProjectPath) -> Result<Email, NameError> {
+    format!("{name}@{}.{}{SERVICE_DOMAIN}", project.project, project.org).parse()
+}
+
+/// The user name that a service account gets, or the `again`th that it might get if others have those before.
+///
+/// # Errors
+/// It does not fit any more.
+pub fn service_user(name: &ServiceName, again: u32) -> Result<UserName, NameError> {
+    match again {
+        0 => format!("{SERVICE_USER}{name}").parse(),
+        again => format!("{SERVICE_USER}{name}-{}", u64::from(again) + 1).parse(),
+    }
+}
+
+impl Email {
+    /// Whether only a service account can have it.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.as_str().ends_with(SERVICE_DOMAIN)
+    }
+}
+
+impl UserName {
+    /// Whether only a service account can have it.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.as_str().starts_with(SERVICE_USER)
+    }
 }
 
 #[cfg(test)]
@@ -191,18 +286,43 @@ mod tests {
         assert!(!parse("192.0.2.0/24").unwrap().contains("198.51.100.1".parse().unwrap()));
         assert_eq!(parse(""), Err(NetworksError::Form));
         assert_eq!(Networks::new([]), Err(NetworksError::Empty));
-        assert!(matches!(parse("0.0.0.0/0"), Err(NetworksError::Everywhere(_))));
-        assert!(matches!(parse("192.0.2.1,::/0"), Err(NetworksError::Everywhere(_))));
+        for everywhere in ["0.0.0.0/0", "192.0.2.1,::/0", "0.0.0.0/1,128.0.0.0/1", "2000::/3", "64.0.0.0/7"] {
+            assert!(matches!(parse(everywhere), Err(NetworksError::Everywhere(_))), "{everywhere}");
+        }
+        assert!(parse("10.0.0.0/8,fd00::/8").is_ok());
+        // Such a one would never fit anybody.
+        assert!(matches!(parse("::ffff:192.0.2.0/120"), Err(NetworksError::Mapped(_))));
         assert_eq!(parse("192.0.2.0/33"), Err(NetworksError::Form));
         assert_eq!(parse("*"), Err(NetworksError::Form));
         let many: Vec<_> = (0..17).map(|n| format!("192.0.2.{n}")).collect();
         assert_eq!(parse(&many.join(",")), Err(NetworksError::TooMany));
+        let stored = serde_json::to_string(&parse("192.0.2.7,2001:db8::/32").unwrap()).unwrap();
+        assert_eq!(stored, r#"["192.0.2.7/32","2001:db8::/32"]"#);
+        assert_eq!(serde_json::from_str::<Networks>(&stored).unwrap(), parse("2001:db8::/32,192.0.2.7").unwrap());
+        assert!(serde_json::from_str::<Networks>(r#"["192.0.2.7"]"#).is_ok());
+        assert!(serde_json::from_str::<Networks>("[]").is_err());
+    }
+
+    #[test]
+    fn a_service_account_is_known_by_its_names() {
+        let name: ServiceName = "a2345678901234567890".parse().unwrap();
+        let project = "acme/ml-training".parse().unwrap();
+        let email = service_email(&name, &project).unwrap();
+        assert_eq!(email.as_str(), "a2345678901234567890@ml-training.acme.service");
+        assert!(email.is_service() && !"user1@service.example".parse::<Email>().unwrap().is_service());
+        // Upper case is no way around it.
+        assert!("X@ML.ACME.SERVICE".parse::<Email>().unwrap().is_service());
+        assert_eq!(service_user(&name, 0).unwrap().as_str(), "svc-a2345678901234567890");
+        assert_eq!(service_user(&name, 1).unwrap().as_str(), "svc-a2345678901234567890-2");
+        assert!(service_user(&name, 99_998).is_ok() && service_user(&name, u32::MAX).is_err());
+        assert!(service_user(&name, 7).unwrap().is_service() && !"svc".parse::<UserName>().unwrap().is_service());
+        assert!("a23456789012345678901".parse::<ServiceName>().is_err());
     }
 
     #[test]
     fn a_forced_command_is_one_line() {
         assert!("rsync --server -vlogDtpre.iLsfxC . /data".parse::<ForceCommand>().is_ok());
-        for bad in ["", "  ", "a\nb", "a\u{1b}[2J", "a\0"] {
+        for bad in ["", "  ", "a\nb", "a\u{1b}[2J", "a\0", "a\u{202e}b", "é"] {
             assert!(bad.parse::<ForceCommand>().is_err(), "{bad:?}");
         }
         assert!("x".repeat(1025).parse::<ForceCommand>().is_err());

@@ -212,7 +212,7 @@ impl<A: Authority> Forward<A> {
             Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => permit,
             Ok(OpenAnswer::Permit(_)) => return Err(prohibited("the access service answered another question")),
         };
-        let opened = self.shared.registry().opened(&session.session, permit.node_id);
+        let opened = self.shared.registry().opened(&session.session, permit.node_id, permit.since);
         match opened {
             Opened::Ended(reason) => return Err(prohibited(&reason)),
             Opened::Go { resync: true } => self.shared.resync.notify_one(),

@@ -5,7 +5,7 @@
 
 use crate::{
     app::protocol::{ClosedSession, ConnectionId, Credential, OpenSession},
-    domain::{NodeId, SessionId},
+    domain::{NodeId, SessionId, Timestamp},
 };
 use std::{collections::HashMap, net::IpAddr};
 
@@ -30,7 +30,7 @@ enum State {
     /// The authority was asked after so many hellos.
     Pending { asked: u64 },
     /// It is open, or being dialled.
-    Open { node: NodeId },
+    Open { node: NodeId, since: Timestamp },
     /// It was ended; its task has not noticed yet.
     Ended { reason: String },
 }
@@ -83,8 +83,8 @@ impl<H: Clone> Registry<H> {
         self.sessions.insert(session, Entry { owner, handle, state });
     }
 
-    /// The authority permits it.
-    pub(super) fn opened(&mut self, session: &SessionId, node: NodeId) -> Opened {
+    /// The authority permits it, and says when.
+    pub(super) fn opened(&mut self, session: &SessionId, node: NodeId, since: Timestamp) -> Opened {
         let hellos = self.hellos;
         let Some(entry) = self.sessions.get_mut(session) else { return Opened::Ended("the connection ended".into()) };
         match &entry.state {
@@ -92,7 +92,7 @@ impl<H: Clone> Registry<H> {
             State::Open { .. } => Opened::Go { resync: false },
             State::Pending { asked } => {
                 let resync = *asked != hellos;
-                entry.state = State::Open { node };
+                entry.state = State::Open { node, since };
                 Opened::Go { resync }
             }
         }
@@ -139,12 +139,13 @@ impl<H: Clone> Registry<H> {
     pub(super) fn hello(&mut self) -> Vec<OpenSession> {
         self.hellos += 1;
         let open = self.sessions.iter().filter_map(|(session, entry)| match entry.state {
-            State::Open { node } => Some(OpenSession {
+            State::Open { node, since } => Some(OpenSession {
                 session: session.clone(),
                 connection: entry.owner.connection.clone(),
                 peer: entry.owner.peer,
                 credential: entry.owner.credential.clone(),
                 node_id: node,
+                since,
             }),
             State::Pending { .. } | State::Ended { .. } => None,
         });
@@ -169,6 +170,8 @@ mod tests {
     use super::*;
     use crate::domain::{AccountId, Fingerprint};
 
+    const SINCE: Timestamp = Timestamp::from_secs(1_800_000_000);
+
     fn owner(connection: &str) -> Owner {
         Owner {
             connection: connection.into(),
@@ -183,7 +186,7 @@ mod tests {
 
     fn open(registry: &mut Registry<u8>, n: u8, connection: &str) {
         registry.pending(id(n.into()), owner(connection), n);
-        assert_eq!(registry.opened(&id(n.into()), NodeId(1)), Opened::Go { resync: false });
+        assert_eq!(registry.opened(&id(n.into()), NodeId(1), SINCE), Opened::Go { resync: false });
     }
 
     #[test]
@@ -191,7 +194,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.pending(id(1), owner("a"), 1);
         assert_eq!(registry.end(&id(1), "removed"), End::Connection(1));
-        assert_eq!(registry.opened(&id(1), NodeId(1)), Opened::Ended("removed".into()));
+        assert_eq!(registry.opened(&id(1), NodeId(1), SINCE), Opened::Ended("removed".into()));
         assert!(registry.hello().is_empty(), "it was never open");
     }
 
@@ -214,8 +217,9 @@ mod tests {
         let mut registry = Registry::default();
         registry.pending(id(1), owner("a"), 1);
         assert!(registry.hello().is_empty());
-        assert_eq!(registry.opened(&id(1), NodeId(1)), Opened::Go { resync: true });
-        assert_eq!(registry.hello().len(), 1);
+        assert_eq!(registry.opened(&id(1), NodeId(1), SINCE), Opened::Go { resync: true });
+        let told = registry.hello();
+        assert_eq!((told.len(), told[0].since), (1, SINCE));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use super::{
     denial::{Denial, Reason},
-    identity::{Identity, identify, recognize},
+    identity::{Identity, Origin, identify, recognize},
 };
 use crate::domain::{
-    CertificateRecord, Directory, Fingerprint, MAX_KEY_BYTES, Principal, PublicKey, Serial, Timestamp,
+    Account, CertificateRecord, Directory, Fingerprint, ForceCommand, MAX_KEY_BYTES, Principal, PublicKey, Serial,
+    Timestamp,
 };
 use ipnet::IpNet;
 use ssh_key::{Algorithm, Certificate, certificate::CertType, public::KeyData};
@@ -17,8 +18,9 @@ use std::net::IpAddr;
 /// The most bytes of a certificate that are ever parsed.
 pub const MAX_CERTIFICATE_BYTES: usize = MAX_KEY_BYTES;
 
-/// The one critical option that is known here (PROTOCOL.certkeys).
-pub(super) const SOURCE_ADDRESS: &str = "source-address";
+/// The critical options that are known here (PROTOCOL.certkeys).
+const SOURCE_ADDRESS: &str = "source-address";
+const FORCE_COMMAND: &str = "force-command";
 
 /// Reads a certificate from its wire format, after a look at its size and nesting.
 ///
@@ -65,10 +67,12 @@ pub fn check_certificate(
         let window = format!("valid from {} to {}", certificate.valid_after(), certificate.valid_before());
         return Err(refuse(Reason::CertificateValidity, window));
     }
-    check_options(certificate, peer)?;
+    let restrictions = Restrictions::of(certificate)?;
+    restrictions.check_source(peer)?;
     let account = recognize(directory, &subject)?;
     let serial = Serial(certificate.serial());
-    let identity = identify(directory, account, subject, Some((serial, record)), now)?;
+    let identity = identify(directory, account, subject, Some((serial, record)), Origin::Peer(peer), now)?;
+    restrictions.check_terms(identity.account())?;
     check_principals(certificate, &identity)?;
     Ok(identity)
 }
@@ -95,20 +99,51 @@ fn check_authority(certificate: &Certificate, authorities: &[Fingerprint]) -> Re
         .map_err(|_| refuse(Reason::CertificateSignature, "the signature does not fit".into()))
 }
 
-fn check_options(certificate: &Certificate, peer: IpAddr) -> Result<(), Denial> {
-    for (name, value) in certificate.critical_options().iter() {
-        if name != SOURCE_ADDRESS {
-            return Err(refuse(Reason::CertificateOption, format!("critical option {name:?}")));
+/// What a certificate's critical options say; there is no other.
+struct Restrictions<'c> {
+    source_address: Option<&'c str>,
+    force_command: Option<&'c str>,
+}
+
+impl<'c> Restrictions<'c> {
+    fn of(certificate: &'c Certificate) -> Result<Self, Denial> {
+        let mut restrictions = Self { source_address: None, force_command: None };
+        for (name, value) in certificate.critical_options().iter() {
+            match name.as_str() {
+                SOURCE_ADDRESS => restrictions.source_address = Some(value),
+                FORCE_COMMAND => restrictions.force_command = Some(value),
+                _ => return Err(refuse(Reason::CertificateOption, format!("critical option {name:?}"))),
+            }
         }
-        let allowed = value.split(',').any(|entry| match entry.parse::<IpNet>() {
+        Ok(restrictions)
+    }
+
+    fn check_source(&self, peer: IpAddr) -> Result<(), Denial> {
+        let Some(list) = self.source_address else { return Ok(()) };
+        let allowed = list.split(',').any(|entry| match entry.parse::<IpNet>() {
             Ok(network) => network.contains(&peer),
             Err(_) => entry.parse::<IpAddr>() == Ok(peer),
         });
-        if !allowed {
-            return Err(refuse(Reason::CertificateSource, format!("used from {peer}, it is for {value:?}")));
+        if allowed {
+            return Ok(());
         }
+        Err(refuse(Reason::CertificateSource, format!("used from {peer}, it is for {list:?}")))
     }
-    Ok(())
+
+    /// They are those that the account's certificates have now: a command that is forced is the one that its terms name,
+    /// and what its terms demand is there. A certificate that says less is none of ours.
+    fn check_terms(&self, account: &Account) -> Result<(), Denial> {
+        let terms = account.service();
+        let command = terms.and_then(|terms| terms.force_command.as_ref()).map(ForceCommand::as_str);
+        if self.force_command != command {
+            let detail = format!("it forces the command {:?}, and should {command:?}", self.force_command);
+            return Err(refuse(Reason::CertificateOption, detail));
+        }
+        if terms.is_some() && self.source_address.is_none() {
+            return Err(refuse(Reason::CertificateOption, "a service account's, without source-address".into()));
+        }
+        Ok(())
+    }
 }
 
 /// Every principal is one of the account's own, and the record's. A certificate without principals once meant

@@ -26,6 +26,12 @@ pub enum Reason {
     NotAdmin,
     /// Only an operator may.
     OperatorsOnly,
+    /// A service account changes nothing.
+    ServiceAccount,
+    /// A service account, from an address that is in none of its networks.
+    Source,
+    /// A setting is missing that the site has to make first.
+    NotSetUp,
     /// The certificate in hand does not cover it.
     OutOfScope,
     /// Not the SSH port of the node.
@@ -77,6 +83,9 @@ impl Reason {
             Self::Removed => "removed",
             Self::NotAdmin => "not-admin",
             Self::OperatorsOnly => "operators-only",
+            Self::ServiceAccount => "service-account",
+            Self::Source => "source",
+            Self::NotSetUp => "not-set-up",
             Self::OutOfScope => "out-of-scope",
             Self::WrongPort => "wrong-port",
             Self::NoNode => "no-node",

@@ -2,8 +2,8 @@
 //! only the check for that one thing can refuse it.
 
 use super::{
-    Denial, Reason, check_certificate, identify, parse_certificate,
-    test_world::{NOW, World, key},
+    Denial, Origin, Reason, check_certificate, identify, parse_certificate,
+    test_world::{NOW, World, key, peer},
 };
 use crate::domain::*;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -154,6 +154,75 @@ fn a_source_address_that_fits_is_accepted() {
     }
 }
 
+/// What the certificates of a robot say that is bound to `sync`, all but what is given here.
+fn robots(critical: &[(&'static str, &'static str)]) -> Said {
+    Said {
+        key: key(16).key_data().clone(),
+        key_id: "svc-ci",
+        principals: vec!["svc-ci@acme/ml"],
+        critical: critical.to_vec(),
+        ..good()
+    }
+}
+
+fn check_robots(command: Option<&str>, said: &Said, peer: &str) -> Result<AccountId, Reason> {
+    let authorities = [Fingerprint::of(ca(100).public_key().key_data())];
+    let (account, key, principals) = (AccountId(16), key(16).fingerprint(), vec!["svc-ci@acme/ml".into()]);
+    let record = CertificateRecord { account, key, principals, ..record() };
+    let certificate = parse_certificate(&said.sign().to_bytes().unwrap()).unwrap();
+    let directory = World::with_service(command).directory;
+    check_certificate(&directory, &certificate, &authorities, Some(&record), peer.parse().unwrap(), NOW)
+        .map(|identity| identity.account().id)
+        .map_err(|denial| denial.reason)
+}
+
+#[test]
+fn a_robot_s_certificate_says_what_its_terms_say_now() {
+    const SOURCE: (&str, &str) = ("source-address", "192.0.2.0/24,198.51.100.1/32");
+    const COMMAND: (&str, &str) = ("force-command", "sync");
+    let here = "192.0.2.1";
+    assert_eq!(check_robots(Some("sync"), &robots(&[COMMAND, SOURCE]), here), Ok(AccountId(16)));
+    assert_eq!(check_robots(None, &robots(&[SOURCE]), here), Ok(AccountId(16)));
+    // Another command, one too few, and one too many.
+    for (command, options) in [
+        (Some("sync"), vec![("force-command", "sync "), SOURCE]),
+        (Some("sync"), vec![("force-command", ""), SOURCE]),
+        (Some("sync"), vec![SOURCE]),
+        (None, vec![COMMAND, SOURCE]),
+        // Bound to no address.
+        (Some("sync"), vec![COMMAND]),
+        (None, vec![]),
+        // Every other option still refuses.
+        (Some("sync"), vec![COMMAND, SOURCE, ("verify-required", "")]),
+    ] {
+        assert_eq!(check_robots(command, &robots(&options), here), Err(Reason::CertificateOption), "{options:?}");
+    }
+    // From a gateway's address the certificate is good for nodes; the robot itself does not come from there.
+    assert_eq!(check_robots(None, &robots(&[SOURCE]), "198.51.100.1"), Err(Reason::Source));
+    assert_eq!(check_robots(None, &robots(&[SOURCE]), "203.0.113.1"), Err(Reason::CertificateSource));
+}
+
+#[test]
+fn a_robot_is_somebody_only_where_it_is_used_from() {
+    let world = World::with_service(None);
+    let from = |origin| identify(&world.directory, AccountId(16), key(16).fingerprint(), None, origin, NOW).map(|_| ());
+    let at = |peer: &str| from(Origin::Peer(peer.parse().unwrap()));
+    for fits in ["192.0.2.1", "192.0.2.255", "::ffff:192.0.2.9"] {
+        assert!(at(fits).is_ok(), "{fits}");
+    }
+    for elsewhere in ["192.0.3.1", "127.0.0.1", "::1", "::", "2001:db8::192.0.2.1", "::ffff:192.0.3.1"] {
+        let denial = at(elsewhere).unwrap_err();
+        assert_eq!(denial.reason, Reason::Source, "{elsewhere}");
+        // Whose it is and where it would work is not for whoever has the key there.
+        assert!(!denial.user.contains("ci@") && !denial.user.contains("192.0.2."), "{}", denial.user);
+        assert!(denial.operator.contains("ci@ml.acme.service") && denial.operator.contains("192.0.2.0/24"));
+    }
+    assert!(from(Origin::Unstated).is_ok());
+    // People come from everywhere.
+    let user1 = |origin| identify(&world.directory, AccountId(12), key(12).fingerprint(), None, origin, NOW);
+    assert!(user1(Origin::Peer("203.0.113.1".parse().unwrap())).is_ok());
+}
+
 #[test]
 fn the_last_second_counts_and_the_one_after_does_not() {
     let (world, certificate) = (World::new(), good().sign());
@@ -258,14 +327,15 @@ fn a_connection_is_believed_only_what_the_directory_says_now() {
     let world = World::new();
     let fingerprint = key(12).fingerprint();
     let reason = |account: u64, key: Fingerprint| {
-        identify(&world.directory, AccountId(account), key, None, NOW).map(|_| ()).unwrap_err().reason
+        identify(&world.directory, AccountId(account), key, None, peer(), NOW).map(|_| ()).unwrap_err().reason
     };
-    assert!(identify(&world.directory, AccountId(12), fingerprint, None, NOW).is_ok());
+    assert!(identify(&world.directory, AccountId(12), fingerprint, None, peer(), NOW).is_ok());
     // A gateway that was taken over names another account for the key it has seen.
     assert_eq!(reason(11, fingerprint), Reason::ForeignKey);
     assert_eq!(reason(12, key(99).fingerprint()), Reason::UnknownKey);
     let record = record();
-    let with = |serial, record| identify(&world.directory, AccountId(12), fingerprint, Some((serial, record)), NOW);
+    let with =
+        |serial, record| identify(&world.directory, AccountId(12), fingerprint, Some((serial, record)), peer(), NOW);
     assert!(with(Serial(7), Some(&record)).is_ok());
     assert_eq!(with(Serial(7), None).unwrap_err().reason, Reason::CertificateRecord);
     assert_eq!(with(Serial(8), Some(&record)).unwrap_err().reason, Reason::CertificateRecord);

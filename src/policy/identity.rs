@@ -4,7 +4,18 @@ use super::denial::{Denial, Reason};
 use crate::domain::{
     Account, AccountId, AccountState, CertificateRecord, Directory, Fingerprint, Principal, Serial, Timestamp,
 };
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
+
+/// From where somebody comes.
+///
+/// Not an optional address: that a request has none could be a mistake, and a service account would be let in by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The other end of the connection, as the gateway sees it.
+    Peer(IpAddr),
+    /// Nobody is connected: the question is what would be, from a place that fits. Only explanations ask that.
+    Unstated,
+}
 
 /// An account that works, with the key that proved it. Only this module makes one, and it is good for one decision:
 /// it holds what the directory said at that moment.
@@ -68,13 +79,14 @@ pub fn recognize(directory: &Directory, key: &Fingerprint) -> Result<AccountId, 
 /// The account behind a connection, looked up anew: nothing is believed from when it authenticated.
 ///
 /// # Errors
-/// The account is gone or suspended, the key is no longer its own, the certificate was revoked, has run out or is not
-/// the one on record.
+/// The account is gone or suspended, or a service account that is not used from there; the key is no longer its own; the
+/// certificate was revoked, has run out or is not the one on record.
 pub fn identify(
     directory: &Directory,
     account: AccountId,
     key: Fingerprint,
     certificate: Option<(Serial, Option<&CertificateRecord>)>,
+    origin: Origin,
     now: Timestamp,
 ) -> Result<Identity, Denial> {
     let entry = directory.key(&key).ok_or_else(|| {
@@ -91,6 +103,8 @@ pub fn identify(
     let account = directory
         .account(account)
         .ok_or_else(|| Denial::told(Reason::NoAccount, format!("no account {account}"), "permission denied"))?;
+    // Before everything else: who has taken a robot's key elsewhere learns nothing of its account.
+    check_source(account, origin)?;
     match account.state {
         AccountState::Active => {}
         AccountState::Suspended => return Err(Denial::suspended(&account.email)),
@@ -102,6 +116,24 @@ pub fn identify(
         }
     };
     Ok(Identity { account: account.clone(), key, certificate: certificate.map(|(serial, _)| serial), scope })
+}
+
+fn check_source(account: &Account, origin: Origin) -> Result<(), Denial> {
+    match (account.service(), origin) {
+        (None, _) | (Some(_), Origin::Unstated) => Ok(()),
+        (Some(terms), Origin::Peer(peer)) if terms.sources.contains(peer) => Ok(()),
+        (Some(terms), Origin::Peer(peer)) => {
+            let peer = peer.to_canonical();
+            Err(Denial::told(
+                Reason::Source,
+                format!("{} was used from {peer}; it is for {}", account.email, terms.sources),
+                format!(
+                    "this service account is used from certain networks only, and you come from {peer}; an admin of its \
+                     project can change that: service update"
+                ),
+            ))
+        }
+    }
 }
 
 fn principals_on_record(

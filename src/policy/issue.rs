@@ -1,91 +1,18 @@
 //! What a certificate says: decided here, signed by `ca`.
 
 use super::{
+    bounds::{Bounds, CertificateSettings},
     denial::{Denial, Reason},
     identity::{Identity, Scope},
 };
 use crate::domain::{
-    AccountId, ClusterPath, Directory, Fingerprint, Node, NodeRole, Principal, Principals, PrincipalsError,
-    ProjectPath, PublicKey, Serial, Timestamp, Ttl, UserName,
+    AccountId, ClusterPath, Directory, Fingerprint, ForceCommand, Node, NodeRole, Principal, Principals,
+    PrincipalsError, ProjectPath, PublicKey, Serial, Timestamp, Ttl, UserName,
 };
-use ipnet::IpNet;
-use serde::Deserialize;
 use std::time::Duration;
 
 /// How far the past reaches: a node's clock may be so much behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// The site's rules for certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CertificateSettings {
-    /// How long a certificate lives unless less or more is asked for.
-    pub ttl: Ttl,
-    /// The longest that can be asked for.
-    pub max_ttl: Ttl,
-    /// How long a node's host certificate lives.
-    pub host_ttl: Ttl,
-    /// If any: from where certificates can be used (`source-address`). With the gateways' own addresses here a stolen
-    /// key and certificate are useless except through a gateway.
-    pub source_addresses: Vec<IpNet>,
-    /// What sessions may do.
-    pub extensions: Extensions,
-}
-
-impl Default for CertificateSettings {
-    fn default() -> Self {
-        let [ttl, max_ttl, host_ttl] = [const { ttl(300) }, const { ttl(3600) }, const { ttl(30 * 86_400) }];
-        Self { ttl, max_ttl, host_ttl, source_addresses: Vec::new(), extensions: Extensions::default() }
-    }
-}
-
-const fn ttl(secs: u32) -> Ttl {
-    match Ttl::from_secs(secs) {
-        Some(ttl) => ttl,
-        // Evaluated at compile time, for the constants above.
-        None => unreachable!(),
-    }
-}
-
-/// Extensions of user certificates (PROTOCOL.certkeys), each on or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-// One switch for each of OpenSSH's extensions.
-#[allow(clippy::struct_excessive_bools)]
-pub struct Extensions {
-    /// `permit-pty`.
-    pub pty: bool,
-    /// `permit-port-forwarding`.
-    pub port_forwarding: bool,
-    /// `permit-agent-forwarding`.
-    pub agent_forwarding: bool,
-    /// `permit-X11-forwarding`.
-    pub x11_forwarding: bool,
-    /// `permit-user-rc`.
-    pub user_rc: bool,
-}
-
-impl Default for Extensions {
-    fn default() -> Self {
-        Self { pty: true, port_forwarding: true, agent_forwarding: true, x11_forwarding: false, user_rc: true }
-    }
-}
-
-impl Extensions {
-    fn names(self) -> Vec<&'static str> {
-        // In the order that PROTOCOL.certkeys demands: lexical.
-        [
-            ("permit-X11-forwarding", self.x11_forwarding),
-            ("permit-agent-forwarding", self.agent_forwarding),
-            ("permit-port-forwarding", self.port_forwarding),
-            ("permit-pty", self.pty),
-            ("permit-user-rc", self.user_rc),
-        ]
-        .into_iter()
-        .filter_map(|(name, on)| on.then_some(name))
-        .collect()
-    }
-}
 
 /// What a caller may say about the certificate it wants. No option, no extension, no principal.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +47,7 @@ pub struct IssuePermit {
     pub(crate) valid_after: u64,
     /// Seconds since 1970, exclusive.
     pub(crate) valid_before: u64,
+    pub(crate) force_command: Option<ForceCommand>,
     pub(crate) source_address: Option<String>,
     pub(crate) extensions: Vec<&'static str>,
 }
@@ -127,8 +55,8 @@ pub struct IssuePermit {
 /// Decides what a certificate for this caller says.
 ///
 /// # Errors
-/// A key that is not the account's, a TTL past the cap, a project or cluster that is not theirs, no project at all, or
-/// more than a certificate holds.
+/// A key that is not the account's, a TTL past the cap, a project or cluster that is not theirs, no project at all, more
+/// than a certificate holds, or a service account at a site that is not set up for them.
 pub fn issue(
     directory: &Directory,
     identity: &Identity,
@@ -146,16 +74,9 @@ pub fn issue(
             format!("{wanted} is not a key of your account; 'key list' shows yours"),
         )
     })?;
-    let ttl = request.ttl.unwrap_or(settings.ttl.min(settings.max_ttl));
-    if ttl > settings.max_ttl {
-        let text = format!("certificates live {} at most here; ask for less than {ttl}", settings.max_ttl);
-        return Err(Denial::plain(Reason::Invalid, text));
-    }
+    let bounds = Bounds::of(account, settings)?;
+    let ttl = bounds.ttl(request.ttl)?;
     let principals = principals(directory, identity, request.narrow.as_ref(), now)?;
-    let source_address = match settings.source_addresses.as_slice() {
-        [] => None,
-        networks => Some(networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
-    };
     Ok(IssuePermit {
         account: account.id,
         user: account.user.clone(),
@@ -164,8 +85,9 @@ pub fn issue(
         principals,
         valid_after: now.before(CLOCK_SKEW).secs(),
         valid_before: now.secs() + u64::from(ttl.secs()),
-        source_address,
-        extensions: settings.extensions.names(),
+        force_command: bounds.force_command,
+        source_address: bounds.source_address,
+        extensions: bounds.extensions,
     })
 }
 

@@ -4,6 +4,7 @@
 //! A yes is a permit with private fields that only this module can make, and that carries what was resolved; a no is
 //! a [`Denial`] with its reason in two voices. `ca` signs only a permit, a gateway dials only what a permit names.
 
+mod bounds;
 mod certificate;
 mod denial;
 mod identity;
@@ -13,10 +14,11 @@ mod open;
 mod permission;
 mod revoked;
 
+pub use bounds::{CertificateSettings, Extensions, gateway_addresses};
 pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
 pub use denial::{Denial, Reason};
-pub use identity::{Identity, Scope, identify, recognize};
-pub use issue::{CertificateSettings, Extensions, HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
+pub use identity::{Identity, Origin, Scope, identify, recognize};
+pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
 pub use networks::NodeNetworks;
 pub use open::{OpenPermit, OpenTarget, open, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};

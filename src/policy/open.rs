@@ -5,7 +5,8 @@ use super::{
     identity::{Identity, Scope},
 };
 use crate::domain::{
-    Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectPath, Target, Timestamp,
+    Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectPath, ServiceTerms, Target,
+    Timestamp,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -106,16 +107,25 @@ pub fn open(
     Ok(OpenPermit { node: node.clone(), path, project })
 }
 
-/// Whether what was opened may stay open: the same decision again, for the node that was opened then.
+/// Whether what was opened at `since` may stay open: the same decision again, for the node that was opened then.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`]; and what a service account opened before it was bound to the command that it runs now may run another.
 pub fn still_open(
     directory: &Directory,
     identity: &Identity,
     node: NodeId,
+    since: Timestamp,
     now: Timestamp,
 ) -> Result<OpenPermit, Denial> {
+    let bound = |terms: &&ServiceTerms| terms.force_command.is_some() && terms.command_since > since;
+    if let Some(terms) = identity.account().service().filter(bound) {
+        return Err(Denial::told(
+            Reason::ServiceAccount,
+            format!("{} is bound to another command since {}", identity.account().email, terms.command_since),
+            "what this service account runs was changed; connect again",
+        ));
+    }
     let path = directory.node(node).and_then(|node| directory.path_of_node(node)).ok_or_else(|| {
         Denial::told(Reason::NotFound, format!("node {node} was removed"), "the node was removed from its cluster")
     })?;

@@ -4,7 +4,9 @@ use super::{
     denial::{Denial, Reason},
     identity::{Identity, Scope},
 };
-use crate::domain::{Actor, Cluster, ClusterPath, Directory, Project, ProjectPath, Role, Timestamp};
+use crate::domain::{
+    Account, Actor, Cluster, ClusterPath, Directory, Email, Project, ProjectPath, Role, ServiceTerms, Timestamp,
+};
 use std::sync::Arc;
 
 /// Who gives a command.
@@ -25,11 +27,7 @@ impl Caller {
     pub fn actor(&self) -> Actor {
         match self {
             Self::Operator { uid } => Actor::Operator { uid: *uid },
-            Self::Account(identity) => Actor::Account {
-                id: identity.account().id,
-                email: identity.account().email.clone(),
-                key: identity.key(),
-            },
+            Self::Account(identity) => identity.account().actor(identity.key()),
         }
     }
 
@@ -122,6 +120,13 @@ actions! {
     SessionEnd = "session.end": Own,
     ExplainOwn = "explain.own": Own,
     Explain = "explain": Admin,
+    ServiceList = "service.list": Member,
+    ServiceShow = "service.show": Member,
+    ServiceCreate = "service.create": Admin,
+    ServiceUpdate = "service.update": Admin,
+    ServiceKeyAdd = "service.key.add": Admin,
+    ServiceKeyRemove = "service.key.remove": Admin,
+    ServiceDelete = "service.delete": Admin,
     Reach = "reach": Member,
     Krl = "krl": Own,
     KrlCluster = "krl.cluster": Member,
@@ -129,6 +134,7 @@ actions! {
     OrgList = "org.list": Operator,
     UserCreate = "user.create": Operator,
     UserList = "user.list": Operator,
+    UserShow = "user.show": Operator,
     UserSuspend = "user.suspend": Operator,
     UserResume = "user.resume": Operator,
     AuditList = "audit.list": Operator,
@@ -146,6 +152,8 @@ pub enum Place {
     Project(ProjectPath),
     /// A cluster. Its project decides, and is not named to those who may not know of it.
     Cluster(ClusterPath),
+    /// A service account that was not deleted. The project that owns it decides.
+    Service(Email),
 }
 
 impl From<Option<&ProjectPath>> for Place {
@@ -160,6 +168,12 @@ impl From<&ClusterPath> for Place {
     }
 }
 
+impl From<&Email> for Place {
+    fn from(email: &Email) -> Self {
+        Self::Service(email.clone())
+    }
+}
+
 impl Place {
     fn find(&self, directory: &Directory) -> Result<Option<Found>, Denial> {
         match self {
@@ -167,14 +181,21 @@ impl Place {
             Self::Project(path) => {
                 let unknown = || self.unknown(format!("no project {path}"));
                 let project = directory.project_at(path).ok_or_else(unknown)?.clone();
-                Ok(Some(Found { project, path: path.clone(), cluster: None }))
+                Ok(Some(Found { project, path: path.clone(), cluster: None, service: None }))
             }
             Self::Cluster(path) => {
                 let unknown = || self.unknown(format!("no cluster {path}"));
                 let cluster = directory.cluster_at(path).ok_or_else(unknown)?.clone();
                 let project = directory.project(cluster.project).ok_or_else(unknown)?.clone();
                 let path = directory.path_of_project(&project).ok_or_else(unknown)?;
-                Ok(Some(Found { project, path, cluster: Some(cluster) }))
+                Ok(Some(Found { project, path, cluster: Some(cluster), service: None }))
+            }
+            Self::Service(email) => {
+                let unknown = || self.unknown(format!("no service account {email}"));
+                let (account, terms) = directory.service_account(email).ok_or_else(unknown)?;
+                let project = directory.project(terms.project).ok_or_else(unknown)?.clone();
+                let path = directory.path_of_project(&project).ok_or_else(unknown)?;
+                Ok(Some(Found { project, path, cluster: None, service: Some(account.clone()) }))
             }
         }
     }
@@ -185,6 +206,7 @@ impl Place {
             Self::Nowhere => Denial::plain(Reason::Invalid, why),
             Self::Project(path) => Denial::not_found("project", path, why),
             Self::Cluster(path) => Denial::not_found("cluster", path, why),
+            Self::Service(email) => Denial::not_found("service account", email, why),
         }
     }
 }
@@ -195,9 +217,10 @@ struct Found {
     project: Arc<Project>,
     path: ProjectPath,
     cluster: Option<Arc<Cluster>>,
+    service: Option<Arc<Account>>,
 }
 
-/// That a caller may do one thing, to one project or cluster if it is about one. Only [`authorize`] makes one.
+/// That a caller may do one thing, to one project, cluster or service account if it is about one. Only [`authorize`] makes one.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Grant {
@@ -224,6 +247,16 @@ impl Grant {
         self.found.as_ref().and_then(|found| found.cluster.as_ref()).ok_or_else(none)
     }
 
+    /// The service account, and what bounds it.
+    ///
+    /// # Errors
+    /// The action is about none; a defect, which ends as a refusal.
+    pub fn service(&self) -> Result<(&Arc<Account>, &ServiceTerms), Denial> {
+        let none = || Denial::plain(Reason::Invalid, "this command is not about a service account");
+        let account = self.found.as_ref().and_then(|found| found.service.as_ref()).ok_or_else(none)?;
+        Ok((account, account.service().ok_or_else(none)?))
+    }
+
     /// Whether it is an operator's, who may do what protects others from themselves.
     #[must_use]
     pub fn operator(&self) -> bool {
@@ -231,7 +264,7 @@ impl Grant {
     }
 }
 
-/// Whether a caller may do something, to a project or cluster if it is about one.
+/// Whether a caller may do something, to a project, cluster or service account if it is about one.
 ///
 /// # Errors
 /// The place is not there, or not theirs (which look alike), or the caller's role is too small.
@@ -246,8 +279,16 @@ pub fn authorize(
         Caller::Operator { .. } => return Ok(Grant { found: place.find(directory)?, forced: true }),
         Caller::Account(identity) => identity,
     };
-    // A certificate is for nodes. One that was asked for with less must not become more by way of a command. Before
-    // the place is looked for: what is there and what is not must look alike here too.
+    // Whatever a robot's key is stolen from, nobody gets keys, members or machines of their own into a project with it.
+    // Here and below, before the place is looked for: what is there and what is not must look alike here too.
+    if identity.account().service().is_some() && changes(action) {
+        return Err(Denial::plain(
+            Reason::ServiceAccount,
+            "you are a service account, which looks, connects and gets certificates, and changes nothing; a person who is an \
+             admin of its project can",
+        ));
+    }
+    // A certificate is for nodes. One that was asked for with less must not become more by way of a command.
     if matches!(identity.scope(), Scope::Principals(_)) && changes(action) {
         return Err(Denial::plain(
             Reason::OutOfScope,
@@ -306,5 +347,7 @@ fn changes(action: Action) -> bool {
             | Action::Reach
             | Action::Krl
             | Action::KrlCluster
+            | Action::ServiceList
+            | Action::ServiceShow
     )
 }

@@ -1,6 +1,6 @@
 //! A small directory for the tests of decisions: two organizations, three projects, and people with one key each.
 
-use super::{Caller, Identity, Scope, identify};
+use super::{Caller, Identity, Origin, Scope, identify};
 use crate::domain::*;
 use ed25519_dalek::SigningKey;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
@@ -15,6 +15,11 @@ pub(crate) struct World {
 pub(crate) fn key(number: u8) -> PublicKey {
     let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
     PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
+}
+
+/// From where everybody comes.
+pub(crate) fn peer() -> Origin {
+    Origin::Peer("192.0.2.1".parse().unwrap())
 }
 
 impl World {
@@ -92,13 +97,39 @@ impl World {
     }
 
     pub(crate) fn remove(&mut self, project: u64, account: u64, by: &str) {
-        let by = Actor::Account { id: AccountId(11), email: by.parse().unwrap(), key: key(11).fingerprint() };
+        let (id, email, kind) = (AccountId(11), by.parse().unwrap(), Holder::Person);
+        let by = Actor::Account { id, email, kind, key: key(11).fingerprint() };
         self.apply(Mutation::MemberRemoved(Departure {
             project: ProjectId(project),
             account: AccountId(account),
             at: NOW,
             by,
         }));
+    }
+
+    /// `ci@ml.acme.service`, user `svc-ci`, key 16: a service account of `acme/ml`, used from 192.0.2.0/24.
+    pub(crate) fn with_service(force_command: Option<&str>) -> Self {
+        let mut world = Self::new();
+        let terms = ServiceTerms {
+            project: ProjectId(21),
+            sources: "192.0.2.0/24".parse().unwrap(),
+            force_command: force_command.map(|command| command.parse().unwrap()),
+            command_since: NOW,
+            max_ttl: "10m".parse().unwrap(),
+        };
+        world.apply(Mutation::AccountCreated(Account {
+            id: AccountId(16),
+            org: OrgId(1),
+            email: "ci@ml.acme.service".parse().unwrap(),
+            user: "svc-ci".parse().unwrap(),
+            uid: Uid(200_016),
+            state: AccountState::Active,
+            kind: AccountKind::Service(Box::new(terms)),
+            created: NOW,
+        }));
+        world.apply(Mutation::KeyAdded(KeyEntry { account: AccountId(16), key: key(16), added: NOW }));
+        world.add(21, 16, Role::Member);
+        world
     }
 
     pub(crate) fn id(&self, user: &str) -> AccountId {
@@ -109,9 +140,26 @@ impl World {
     pub(crate) fn identity(&self, user: &str) -> Identity {
         let id = self.id(user);
         let identity =
-            identify(&self.directory, id, key(u8::try_from(id.0).unwrap()).fingerprint(), None, NOW).unwrap();
+            identify(&self.directory, id, key(u8::try_from(id.0).unwrap()).fingerprint(), None, peer(), NOW).unwrap();
         assert_eq!(*identity.scope(), Scope::Account);
         identity
+    }
+
+    /// Somebody who connected with a certificate.
+    pub(crate) fn identity_with_certificate(&self, user: &str, principal: &str) -> Identity {
+        let account = self.id(user);
+        let key = key(u8::try_from(account.0).unwrap()).fingerprint();
+        let record = CertificateRecord {
+            serial: Serial(7),
+            account,
+            key,
+            principals: vec![principal.into()],
+            valid_after: NOW,
+            valid_before: NOW.after(std::time::Duration::from_secs(300)),
+            source: String::new(),
+            issued: NOW,
+        };
+        identify(&self.directory, account, key, Some((Serial(7), Some(&record))), peer(), NOW).unwrap()
     }
 
     pub(crate) fn caller(&self, user: &str) -> Caller {

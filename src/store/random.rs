@@ -27,9 +27,7 @@ fn at(n: u8) -> Timestamp {
 
 fn by(directory: &Directory, n: u8) -> Actor {
     match pick(directory.accounts(), n) {
-        Some(account) if n.is_multiple_of(2) => {
-            Actor::Account { id: account.id, email: account.email.clone(), key: samples::key(n).fingerprint() }
-        }
+        Some(account) if n.is_multiple_of(2) => account.actor(samples::key(n).fingerprint()),
         _ => Actor::Operator { uid: u32::from(n) },
     }
 }
@@ -55,6 +53,7 @@ fn terms(project: ProjectId, n: u8) -> ServiceTerms {
         project,
         sources: Networks::new([std::net::IpAddr::from([192, 0, 2, n]).into()]).unwrap(),
         force_command: n.is_multiple_of(2).then(|| "sync 'all'".parse().unwrap()),
+        command_since: at(n),
         max_ttl: Ttl::from_secs(u32::from(n) + 1).unwrap(),
     }
 }

@@ -54,7 +54,10 @@ pub struct World {
     _keys: tempfile::TempDir,
 }
 
+/// From where everybody comes.
 pub const PEER: &str = "198.51.100.7";
+/// As nodes see the gateway.
+pub const GATEWAY: &str = "203.0.113.1";
 
 pub fn key(number: u8) -> PublicKey {
     let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
@@ -63,6 +66,11 @@ pub fn key(number: u8) -> PublicKey {
 
 impl World {
     pub async fn new() -> Self {
+        let gateway_addresses = Some(GATEWAY.parse().unwrap());
+        Self::with(CertificateSettings { gateway_addresses, ..CertificateSettings::default() }).await
+    }
+
+    pub async fn with(certificates: CertificateSettings) -> Self {
         let keys = tempfile::tempdir().unwrap();
         CaKeys::make(keys.path()).unwrap();
         let ca = CaKeys::load(keys.path(), keys.path()).unwrap();
@@ -71,8 +79,7 @@ impl World {
         let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
         let store = Arc::new(MemoryStore::new(commits));
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
-        let site =
-            Site { bastion, certificates: CertificateSettings::default(), node_networks: NodeNetworks::default() };
+        let site = Site { bastion, certificates, node_networks: NodeNetworks::default() };
         let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
         tokio::spawn(app.clone().publish(committed));
         Self { app, clock, _keys: keys }
@@ -82,6 +89,12 @@ impl World {
     /// user2 (key 3) is in nothing.
     pub async fn story() -> Self {
         let world = Self::new().await;
+        world.tell().await;
+        world
+    }
+
+    pub async fn tell(&self) {
+        let world = self;
         world.operator("org create acme").await;
         for (number, name) in [(1, "admin1"), (2, "user1"), (3, "user2")] {
             let line = format!("user create {name}@acme.example --org acme --name {name} --key '{}'", key(number));
@@ -90,7 +103,6 @@ impl World {
         world.operator("project create acme/ml --admin admin1@acme.example").await;
         world.operator("cluster create acme/ml h100").await;
         world.operator("member add acme/ml user1@acme.example").await;
-        world
     }
 
     pub fn pass(&self, time: Duration) {
@@ -120,9 +132,13 @@ impl World {
     }
 
     pub async fn credential(&self, number: u8) -> Credential {
+        self.credential_from(number, PEER).await
+    }
+
+    pub async fn credential_from(&self, number: u8, peer: &str) -> Credential {
         let request = AuthenticateRequest {
             connection: "c1".into(),
-            peer: PEER.parse().unwrap(),
+            peer: peer.parse().unwrap(),
             presented: Presented::Key(STANDARD.encode(key(number).to_wire())),
             joining: false,
         };
@@ -137,6 +153,13 @@ impl World {
         Asker::Account { credential, peer: PEER.parse().unwrap(), connection: "c1".into() }
     }
 
+    /// What somebody who comes from elsewhere is answered.
+    pub async fn user_from(&self, number: u8, peer: &str, line: &str) -> Output {
+        let credential = self.credential_from(number, peer).await;
+        let asker = Asker::Account { credential, peer: peer.parse().unwrap(), connection: "c1".into() };
+        output(self.answer(&asker, line, None, None).await)
+    }
+
     pub async fn user(&self, number: u8, line: &str) -> Output {
         output(self.answer(&self.asker(number).await, line, None, None).await)
     }
@@ -146,11 +169,15 @@ impl World {
     }
 
     pub async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {
+        self.open_from(number, PEER, session, host).await
+    }
+
+    pub async fn open_from(&self, number: u8, peer: &str, session: u128, host: &str) -> Result<SessionId, String> {
         let request = OpenRequest {
             gateway: "gw1".into(),
             connection: format!("c{session}"),
-            peer: PEER.parse().unwrap(),
-            credential: self.credential(number).await,
+            peer: peer.parse().unwrap(),
+            credential: self.credential_from(number, peer).await,
             session: SessionId::from_bits(session),
             host: host.into(),
             port: 22,
@@ -174,6 +201,12 @@ impl World {
             node: node.parse().unwrap(),
         };
         self.app.join(request).await
+    }
+
+    /// A node of `h100`, made while a gateway was connected that is no longer.
+    pub async fn node_with_gateway(&self) -> NodeIdentity {
+        let _stream = self.gateway(vec![]);
+        self.node("login-0.h100.acme", 50).await
     }
 
     pub async fn node(&self, name: &str, number: u8) -> NodeIdentity {

@@ -6,7 +6,7 @@ use certgate::{
         protocol::*,
     },
     bundle::SignedBundle,
-    domain::{AccountId, Fingerprint, NodeId, SessionId},
+    domain::{AccountId, Fingerprint, NodeId, SessionId, Timestamp},
     gateway::{Config, Gateway, Limits},
 };
 use serde::de::DeserializeOwned;
@@ -122,6 +122,7 @@ impl Fake {
                         node: "login-0.h100.acme".parse().unwrap(),
                         node_id: NodeId(7),
                         project: "acme/ml-training".parse().unwrap(),
+                        since: Timestamp::from_secs(1_800_000_000),
                         address: target.ip(),
                         port: target.port(),
                     }),

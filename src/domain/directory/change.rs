@@ -3,7 +3,7 @@
 use super::{Directory, Inconsistent};
 use crate::domain::{
     ids::{AccountId, ClusterId, NodeId, ProjectId, Uid, Version},
-    model::{Account, Cluster, Departure, KeyEntry, Membership, Node, Org, Project, Volume},
+    model::{Account, Cluster, Departure, KeyEntry, Membership, Node, Org, Project, Role, Volume},
     mutation::{Mutation, Touched},
     resources::Job,
     service::{AccountKind, ServiceTerms},
@@ -171,6 +171,7 @@ impl Directory {
                 Ok(())
             }
             Mutation::RoleSet { project, account, role } => {
+                self.fits_terms(*project, *account, *role)?;
                 let slot = self.members.get_mut(&(*project, *account)).ok_or(Inconsistent("no such membership"))?;
                 Arc::make_mut(slot).role = *role;
                 Ok(())
@@ -213,6 +214,16 @@ impl Directory {
             }
             AccountKind::Service(_) => Err(Inconsistent("a service account of another project")),
             AccountKind::Person => Err(Inconsistent("not a service account")),
+        }
+    }
+
+    /// A service account is a member of the project that owns it, and nothing else anywhere: what follows from its
+    /// memberships (principals, nodes, bundles) so needs no rule of its own.
+    fn fits_terms(&self, project: ProjectId, account: AccountId, role: Role) -> Result<(), Inconsistent> {
+        match self.accounts.get(&account).and_then(|account| account.service()) {
+            Some(terms) if terms.project != project => Err(Inconsistent("a service account of another project")),
+            Some(_) if role != Role::Member => Err(Inconsistent("a service account is a member")),
+            _ => Ok(()),
         }
     }
 
@@ -324,6 +335,7 @@ impl Directory {
         if !self.projects.contains_key(&project) || !self.accounts.contains_key(&account) {
             return Err(Inconsistent("no such project or account"));
         }
+        self.fits_terms(project, account, membership.role)?;
         self.account_projects.insert((account, project));
         self.departures.remove(&(account, project));
         fresh(self.members.insert((project, account), Arc::new(membership.clone())), "member already")

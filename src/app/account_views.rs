@@ -1,0 +1,175 @@
+//! Looking at accounts: service accounts as their project sees them, and everything about one account for operators.
+
+use super::{
+    core::{App, Asker, lock},
+    error::AppError,
+    sessions::Session,
+    view_types::{
+        AccountView, CertificateView, DepartureView, KeyView, MembershipView, ServiceView, SessionView, TermsView,
+    },
+};
+use crate::{
+    domain::{
+        Account, AccountId, CertificateRecord, Directory, Email, Fingerprint, Holder, KeyEntry, ProjectPath,
+        ServiceTerms,
+    },
+    policy::{Action, Denial, Reason},
+};
+
+impl App {
+    /// The service accounts of a project.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn services(&self, asker: &Asker, path: &ProjectPath) -> Result<Vec<ServiceView>, AppError> {
+        self.view(asker, Action::ServiceList, Some(path), |directory, _, grant| {
+            let members = directory.members_of(grant.project()?.0.id);
+            Ok(members.filter_map(|(account, _)| self.service_view(directory, account, path)).collect())
+        })
+    }
+
+    /// One service account.
+    ///
+    /// # Errors
+    /// Refused, or the asker cannot know of one.
+    pub fn service(&self, asker: &Asker, email: &Email) -> Result<ServiceView, AppError> {
+        self.view(asker, Action::ServiceShow, email, |directory, _, grant| {
+            let (account, path) = (grant.service()?.0, grant.project()?.1);
+            let unknown = || Denial::not_found("service account", email, format!("{email} is none"));
+            self.service_view(directory, account, path).ok_or_else(unknown)
+        })
+    }
+
+    fn service_view(&self, directory: &Directory, account: &Account, project: &ProjectPath) -> Option<ServiceView> {
+        let terms = account.service()?;
+        let membership = directory.membership(terms.project, account.id)?;
+        Some(ServiceView {
+            email: account.email.clone(),
+            kind: account.kind.holder(),
+            project: project.clone(),
+            user: account.user.clone(),
+            uid: account.uid.0,
+            state: state(directory, account),
+            sources: terms.sources.clone(),
+            force_command: terms.force_command.clone(),
+            max_ttl: terms.max_ttl,
+            keys: keys(directory, account.id, None),
+            certificates: self.live_of(account.id, self.now()).len(),
+            sessions: lock(&self.sessions).iter().filter(|s| s.credential.account == account.id).count(),
+            created: account.created,
+            by: membership.by.to_string(),
+        })
+    }
+
+    /// Everything about an account.
+    ///
+    /// # Errors
+    /// Refused, or no such account.
+    pub fn account(&self, asker: &Asker, email: &Email) -> Result<AccountView, AppError> {
+        self.view(asker, Action::UserShow, None, |directory, _, _| {
+            let unknown = || Denial::plain(Reason::NoAccount, format!("no account has the email {email}"));
+            let account = directory.account_with_email(email).ok_or_else(unknown)?;
+            let path = |id| directory.project(id).and_then(|project| directory.path_of_project(project));
+            let projects = directory.projects_of(account.id).filter_map(|(project, membership)| {
+                Some(MembershipView {
+                    project: directory.path_of_project(project)?,
+                    role: membership.role.to_string(),
+                    since: membership.since,
+                    by: membership.by.to_string(),
+                })
+            });
+            let left = directory.departures_of(account.id).filter_map(|departure| {
+                Some(DepartureView {
+                    project: path(departure.project)?,
+                    at: departure.at,
+                    by: departure.by.to_string(),
+                })
+            });
+            let mut live = self.live_of(account.id, self.now());
+            live.sort_by_key(|record| record.serial);
+            let sessions = lock(&self.sessions);
+            let mut sessions: Vec<_> = sessions
+                .iter()
+                .filter(|session| session.credential.account == account.id)
+                .map(|session| session_view(directory, session))
+                .collect();
+            sessions.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
+            Ok(AccountView {
+                email: account.email.clone(),
+                kind: account.kind.holder(),
+                org: directory.org(account.org).map(|org| org.name.to_string()).unwrap_or_default(),
+                user: account.user.clone(),
+                uid: account.uid.0,
+                state: state(directory, account),
+                created: account.created,
+                service: account.service().map(|terms| terms_view(directory, terms)),
+                keys: keys(directory, account.id, None),
+                projects: projects.collect(),
+                removed_from: left.collect(),
+                certificates: live.into_iter().map(|record| certificate_view(directory, record)).collect(),
+                sessions,
+            })
+        })
+    }
+}
+
+/// `active`, `suspended`, or of a service account `deleted`.
+pub(super) fn state(directory: &Directory, account: &Account) -> String {
+    if directory.retired(account) { "deleted".into() } else { account.state.to_string() }
+}
+
+pub(super) fn terms_view(directory: &Directory, terms: &ServiceTerms) -> TermsView {
+    TermsView {
+        project: directory.project(terms.project).and_then(|project| directory.path_of_project(project)),
+        sources: terms.sources.clone(),
+        force_command: terms.force_command.clone(),
+        max_ttl: terms.max_ttl,
+    }
+}
+
+pub(super) fn keys(directory: &Directory, account: AccountId, current: Option<Fingerprint>) -> Vec<KeyView> {
+    let view = |entry: &std::sync::Arc<KeyEntry>| KeyView {
+        algorithm: entry.key.algorithm(),
+        fingerprint: entry.key.fingerprint(),
+        added: entry.added,
+        current: current == Some(entry.key.fingerprint()),
+    };
+    directory.keys_of(account).map(view).collect()
+}
+
+/// Whose something is, and what that is.
+fn owner(directory: &Directory, account: AccountId) -> (String, Holder) {
+    match directory.account(account) {
+        Some(account) => (account.email.to_string(), account.kind.holder()),
+        // Accounts are never taken out of the directory.
+        None => (String::new(), Holder::Person),
+    }
+}
+
+pub(super) fn certificate_view(directory: &Directory, record: CertificateRecord) -> CertificateView {
+    let (account, kind) = owner(directory, record.account);
+    CertificateView {
+        serial: record.serial,
+        account,
+        kind,
+        key: record.key,
+        principals: record.principals,
+        source: record.source,
+        until: record.valid_before,
+        revoked: directory.denied_serial(record.serial).is_some(),
+    }
+}
+
+pub(super) fn session_view(directory: &Directory, session: &Session) -> SessionView {
+    let (account, kind) = owner(directory, session.credential.account);
+    SessionView {
+        session: session.id.to_string(),
+        account,
+        kind,
+        node: session.path.to_string(),
+        peer: session.peer,
+        gateway: session.gateway.clone(),
+        since: session.since,
+        certificate: session.credential.certificate,
+    }
+}
