@@ -478,7 +478,7 @@ async fn it_is_shown_as_what_it_is() {
     assert_eq!(person["removed_from"][0]["project"], "acme/ml");
     assert_eq!(
         world.user(1, &format!("user show {EMAIL}")).await.stderr,
-        "user.show is for operators, on the bastion itself\n"
+        "'user show' is for operators, on the bastion itself\n"
     );
 }
 
