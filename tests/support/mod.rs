@@ -233,6 +233,11 @@ impl Site {
         self.run(machine, "root", &line)
     }
 
+    /// Makes an account on a machine, as an administrator or LDAP would.
+    pub fn account(&self, machine: &str, user: &str, uid: &str) {
+        self.machine(&["account", machine, user, uid]);
+    }
+
     /// Starts the agent of a node.
     pub fn start_agent(&self, node: &str) {
         self.machine(&["service", node, "root", "agent", "certgate-node", "run"]);
@@ -340,9 +345,14 @@ impl Site {
 
     /// Begins a command line of user1's. Its output goes to a file of this name.
     pub fn begin(&self, name: &str, line: &str) -> Running {
+        self.begin_as("user1", name, line)
+    }
+
+    /// The same, of somebody else's on the laptop.
+    pub fn begin_as(&self, user: &str, name: &str, line: &str) -> Running {
         let output = self.dir.path().join(name);
         let file = fs::File::create(&output).unwrap();
-        let mut command = self.command("run", LAPTOP, "user1");
+        let mut command = self.command("run", LAPTOP, user);
         command.args(["bash", "-c", line]).stdout(file.try_clone().unwrap()).stderr(file);
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
