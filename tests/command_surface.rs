@@ -160,3 +160,91 @@ async fn people_read_times_and_programs_parse_them() {
     let sessions = read("session list --json").await;
     assert!(sessions.contains("\"since\": \"2027-01-15T08:00:00Z\""), "{sessions}");
 }
+
+/// Every example of the help, as words.
+fn examples(command: &clap::Command, found: &mut Vec<String>) {
+    let lines = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    for line in lines.lines() {
+        let words = line.trim_start_matches("ssh BASTION ").split([' '; 1]);
+        // What follows is the shell's.
+        found.push(words.take_while(|word| !matches!(*word, "<" | ">" | "|")).collect::<Vec<_>>().join(" "));
+    }
+    for inner in command.get_subcommands() {
+        examples(inner, found);
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_asked_with_json_is_answered_with_one_json_document() {
+    let mut lines = Vec::new();
+    examples(&certgate::command::grammar(), &mut lines);
+    assert!(lines.len() > 40, "{lines:?}");
+    // What is answered elsewhere, and what would wait for a node that only plays one.
+    lines.retain(|line| !line.starts_with("completions") && !line.starts_with("man ") && !line.ends_with("--wait"));
+    let mut done = 0;
+    for operator in [true, false] {
+        let (world, _) = lists().await;
+        world.operator(&format!("user create user1@acme.example --org acme --name user1 --key '{}'", key(3))).await;
+        let asker = if operator { OPERATOR } else { world.asker(1).await };
+        for line in &lines {
+            let line = if line.contains("--json") { line.clone() } else { format!("{line} --json") };
+            let key = key(60).to_string();
+            let answer = output(world.answer(&asker, &line, None, Some(&key)).await);
+            let error = &json(&answer, &line)["error"];
+            assert_eq!(error.is_object() && answer.exit != 0, error["reason"].is_string(), "{line}: {}", answer.stdout);
+            assert!(error.is_null() || error["message"].as_str().is_some_and(|text| !text.is_empty()), "{line}");
+            done += usize::from(error.is_null());
+        }
+    }
+    assert!(done > lines.len() / 2, "most examples are refused: {done} of {} done", 2 * lines.len());
+}
+
+fn certgate(arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_certgate"));
+    command.args(arguments).env("CERTGATE_SOCKET", "/nonexistent/admin.sock").stdin(std::process::Stdio::null());
+    command
+}
+
+#[test]
+fn an_authority_that_is_away_is_said_to_be_with_what_to_do() {
+    let output = certgate(&["status"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+    assert!(said.contains("/nonexistent/admin.sock") && said.contains("systemctl status certgate-authority"), "{said}");
+    let output = certgate(&["status", "--json"]).output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["error"]["reason"]), (Some(1), &Value::from("unavailable")));
+    // Help and what is wrong with the words need no authority.
+    assert_eq!(certgate(&["member", "--help"]).output().unwrap().status.code(), Some(0));
+    let output = certgate(&["mebmer"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_news_but_a_full_disk_is() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = certgate(&["--help"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(1), vec![]));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = certgate(&["--help"]).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.starts_with("certgate: standard output: "), "{said}");
+}
+
+#[test]
+fn man_pages_are_written_for_every_program_and_mandoc_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("new/man");
+    let output = certgate(&["man", pages.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut names: Vec<_> = std::fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for name in ["certgate.1", "certgate-member-add.1", "certgated.8", "certgate-node-join.8", "certgate-principals.8"]
+    {
+        assert!(names.contains(&pages.join(name)), "{name} is missing");
+    }
+    let lint = std::process::Command::new("mandoc").args(["-T", "lint", "-W", "error"]).args(&names).output().unwrap();
+    assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
+}

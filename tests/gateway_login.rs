@@ -6,7 +6,7 @@ mod gateway_support;
 
 use certgate::app::protocol::Presented;
 use gateway_support::{keygen, start, text, until, wire};
-use std::{process::Command, time::Duration};
+use std::{process::Command, sync::Arc, time::Duration};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +109,51 @@ async fn each_input_is_kept_for_the_next_question_with_its_context_and_files_are
     assert_eq!(file.status.code(), Some(2));
     assert!(text(&file.stderr).contains("a gateway reads no files"), "{}", text(&file.stderr));
     assert!(gateway.fake.commands.lock().unwrap().iter().filter(|command| command.line == "file").count() == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_at_a_terminal_sees_that_something_is_going_on_and_nothing_of_it_in_the_end() {
+    let gateway = start(|_| {}).await;
+    let hold = Arc::new(tokio::sync::Notify::new());
+    *gateway.fake.hold_command.lock().unwrap() = Some(hold.clone());
+    let key = gateway.dir.path().join("id");
+    let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "-tt", "127.0.0.1", "x"]).spawn().unwrap();
+    let mut stderr = ssh.stderr.take().unwrap();
+    let (mut said, mut buffer) = (Vec::new(), [0; 256]);
+    let waiting = async {
+        while !text(&said).contains("still working… 2 s") {
+            let count = stderr.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "ssh has ended: {}", text(&said));
+            said.extend_from_slice(&buffer[..count]);
+        }
+        hold.notify_one();
+        stderr.read_to_end(&mut said).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it is said, and ssh ends");
+    let said = text(&said);
+    let (_, last) = said.rsplit_once("still working… ").unwrap();
+    let after = last.split_once(" s\r").unwrap().1;
+    assert!(after.starts_with("                  ") && after.contains("\ra word\r\n"), "{said:?}");
+    assert_eq!(text(&ssh.wait_with_output().await.unwrap().stdout), "line <x>\r\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_the_colours_that_its_type_has_and_what_goes_wrong_here_is_json_too() {
+    let gateway = start(|_| {}).await;
+    let key = gateway.dir.path().join("id");
+    for (term, colours) in [("xterm-256color", true), ("dumb", false)] {
+        let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "-tt", "127.0.0.1", "x"]);
+        ssh.env("TERM", term).output().await.unwrap();
+        let terminal = gateway.fake.commands.lock().unwrap().last().unwrap().terminal;
+        assert_eq!(terminal.map(|terminal| terminal.colours), Some(colours), "{term}");
+    }
+    let output = gateway.run(&["127.0.0.1", "x", "--json", &"x".repeat(5000)]).await;
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["error"]["reason"]), (Some(2), &"usage".into()));
+    assert_eq!(
+        error["error"]["message"].as_str().map(|message| format!("{message}\n")).as_deref(),
+        Some(&*text(&output.stderr))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

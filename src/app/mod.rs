@@ -29,6 +29,7 @@ pub mod token;
 mod view_types;
 mod views;
 mod volumes;
+pub mod waiting;
 
 pub use self::core::{App, Asker, Bastion, Site};
 pub use accounts::NewAccount;

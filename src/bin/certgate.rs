@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    certgate::cli::main(std::env::args_os(), certgate::api::client::AdminClient::new)
+    let programs = || vec![certgate::daemon::grammar(), certgate::node::cli::grammar()];
+    certgate::cli::main(std::env::args_os(), certgate::api::client::AdminClient::new, programs)
 }

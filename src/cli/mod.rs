@@ -1,77 +1,131 @@
 //! The operator's `certgate`: sends the words to the authority's admin socket and shows what comes back. The grammar is
-//! the authority's, so that both ways in have one.
+//! the authority's, so that both ways in have one; what needs no authority (help, completions, man pages) is answered here.
 
-use crate::app::{
-    authority::Console,
-    protocol::{AdminCommand, CommandAnswer, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal},
+use crate::{
+    app::{
+        authority::Console,
+        protocol::{AdminCommand, CommandAnswer, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal, wants_json},
+        waiting::Waiting,
+    },
+    command::{Local, Page, locally},
 };
 use rustix::termios::tcgetwinsize;
 use std::{
     ffi::OsString,
     fs::File,
     io::{BufRead, IsTerminal, Read as _, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
+    time::Duration,
 };
 
 /// The admin socket where nothing else is said.
 const SOCKET: &str = "/run/certgate/admin.sock";
 
-/// Runs `certgate [--socket PATH] WORDS…`; `connect` gives the authority behind a socket.
+/// Runs `certgate [--socket PATH] WORDS…`; `connect` gives the authority behind a socket, `programs` the command lines of
+/// the other programs, for their man pages.
 #[must_use]
-pub fn main<C: Console>(arguments: impl IntoIterator<Item = OsString>, connect: impl FnOnce(PathBuf) -> C) -> ExitCode {
+pub fn main<C: Console>(
+    arguments: impl IntoIterator<Item = OsString>,
+    connect: impl FnOnce(PathBuf) -> C,
+    programs: impl FnOnce() -> Vec<clap::Command>,
+) -> ExitCode {
     let (socket, words) = match split(arguments) {
         Ok(split) => split,
-        Err(problem) => return fail(&problem, 2),
+        Err(problem) => return show(&failed("usage", &problem, 2, false)),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("certgate could not start: {error}"), 1),
+    let json = wants_json(words.iter().map(String::as_str));
+    let terminal = terminal();
+    let output = match locally(&words, terminal, programs) {
+        Local::Answered(output) => output,
+        Local::Pages { directory, pages } => write_pages(&directory, &pages)
+            .unwrap_or_else(|error| failed("failed", &format!("{}: {error}", directory.display()), 1, json)),
+        Local::Ask => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let asked = runtime.block_on(ask(&connect(socket), words, terminal));
+                asked.unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json))
+            }
+            Err(error) => failed("failed", &format!("it could not start: {error}"), 1, json),
+        },
     };
-    runtime.block_on(run(&connect(socket), words))
+    show(&output)
 }
 
-/// The socket, which is this program's own business, from the words, which are the authority's.
+/// The socket, which is this program's own business and stands among the first options, from the words, which are the
+/// authority's.
 fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Vec<String>), String> {
     let mut arguments = arguments.into_iter().skip(1).peekable();
     let mut socket = std::env::var_os("CERTGATE_SOCKET").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-    if arguments.peek().is_some_and(|first| first == "--socket") {
-        arguments.next();
-        socket = arguments.next().map(PathBuf::from).ok_or("--socket needs a path")?;
+    let mut words = Vec::new();
+    let mut word = |word: OsString| word.into_string().map(|word| words.push(word)).map_err(|_| "a word is not UTF-8");
+    while let Some(option) = arguments.next_if(|option| option.as_encoded_bytes().starts_with(b"-")) {
+        if option == "--socket" {
+            socket = arguments.next().map(PathBuf::from).ok_or("--socket needs a path")?;
+        } else if let Some(path) = option.to_str().and_then(|option| option.strip_prefix("--socket=")) {
+            socket = PathBuf::from(path);
+        } else {
+            word(option)?;
+        }
     }
-    let words = arguments.map(|word| word.into_string().map_err(|_| "a word is not UTF-8".to_owned()));
-    Ok((socket, words.collect::<Result<_, _>>()?))
+    arguments.try_for_each(word)?;
+    Ok((socket, words))
 }
 
-async fn run(authority: &impl Console, words: Vec<String>) -> ExitCode {
-    let mut command = AdminCommand { words, terminal: terminal(), inputs: Vec::new(), context: None };
+/// What the authority answers; or why it does not, and the word for that.
+async fn ask(
+    authority: &impl Console,
+    words: Vec<String>,
+    terminal: Option<Terminal>,
+) -> Result<Output, (&'static str, String)> {
+    let mut command = AdminCommand { words, terminal, inputs: Vec::new(), context: None };
     loop {
-        let answer = match authority.run(&command).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let text = format!(
-                    "{error}\nIs the authority running, and may this user use its admin socket? (systemctl status \
-                     certgate-authority; --socket PATH for another one)"
-                );
-                return fail(&text, 1);
-            }
-        };
+        let answer = attended(authority.run(&command)).await.map_err(|error| {
+            let next = "Is the authority running, and may this user use its admin socket? See: systemctl status \
+                        certgate-authority. Another socket: certgate --socket PATH";
+            ("unavailable", format!("{error}\n{next}"))
+        })?;
         match answer {
-            CommandAnswer::Output(output) => return show(&output),
+            CommandAnswer::Output(output) => return Ok(output),
             CommandAnswer::Input { .. } if command.inputs.len() == MAX_INPUTS => {
-                return fail("the command asked for input too often", 1);
+                return Err(("input", "the command asked for input too often".into()));
             }
             CommandAnswer::Input { prompt, read, limit, context } => {
                 let left = MAX_LOCAL_INPUT.saturating_sub(command.inputs.iter().map(String::len).sum());
                 let limit = usize::try_from(limit).unwrap_or(left).min(left);
-                match answer_to(&prompt, &read, limit, &command.words) {
-                    Ok(input) => command.inputs.push(input),
-                    Err(problem) => return fail(&problem, 1),
-                }
+                let input = answer_to(&prompt, &read, limit, &command.words).map_err(|problem| ("input", problem))?;
+                command.inputs.push(input);
                 command.context = context;
             }
         }
     }
+}
+
+/// Awaits an answer; who sits at a terminal is shown each second that something is going on.
+async fn attended<T>(answer: impl Future<Output = T>) -> T {
+    let person = std::io::stderr().is_terminal();
+    // A terminal that is gone has nobody to tell.
+    let tell = |text: &str| drop(std::io::stderr().write_all(text.as_bytes()));
+    let mut answer = pin!(answer);
+    let mut waiting = Waiting::default();
+    loop {
+        tokio::select! {
+            answer = &mut answer => {
+                tell(&waiting.over());
+                return answer;
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)), if person => tell(&waiting.second()),
+        }
+    }
+}
+
+fn write_pages(directory: &Path, pages: &[Page]) -> std::io::Result<Output> {
+    std::fs::create_dir_all(directory)?;
+    for Page { name, text } in pages {
+        std::fs::write(directory.join(name), text)?;
+    }
+    let stderr = format!("wrote {} man pages to {}\n", pages.len(), directory.display());
+    Ok(Output { stderr, ..Output::default() })
 }
 
 /// The terminal, if a person sits at both ends of it.
@@ -125,27 +179,45 @@ fn within(text: String, limit: usize) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// Writes what there is to write, all of standard output first.
 fn show(output: &Output) -> ExitCode {
-    let written = std::io::stdout()
+    let mut stdout = std::io::stdout();
+    let written = stdout
         .write_all(output.stdout.as_bytes())
-        .and_then(|()| std::io::stdout().write_all(&output.binary.0))
-        .and_then(|()| std::io::stdout().flush())
-        .and_then(|()| std::io::stderr().write_all(output.stderr.as_bytes()));
+        .and_then(|()| stdout.write_all(&output.binary.0))
+        .and_then(|()| stdout.flush());
+    // Where nobody reads what went wrong, nothing can be done about that either.
+    let _ = std::io::stderr().write_all(output.stderr.as_bytes());
     match written {
         Ok(()) => ExitCode::from(output.exit),
         // A reader that went away (a pipe into head) is no failure of ours to report, but none of success either.
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "certgate: standard output: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn fail(text: &str, exit: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "certgate: {text}");
-    ExitCode::from(exit)
+/// What goes wrong on this side of the socket.
+fn failed(reason: &str, problem: &str, exit: u8, json: bool) -> Output {
+    Output::failure(reason, &format!("certgate: {problem}"), exit, json)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_socket_stands_among_the_first_options() {
+        let split = |line: &str| split(line.split(' ').map(OsString::from)).unwrap();
+        for line in ["certgate --socket /s status --json", "certgate --socket=/s status --json"] {
+            assert_eq!(split(line), (PathBuf::from("/s"), vec!["status".to_owned(), "--json".into()]), "{line}");
+        }
+        assert_eq!(split("certgate --json --socket /s status").1, ["--json", "status"]);
+        assert_eq!(split("certgate org create --socket").1, ["org", "create", "--socket"]);
+        assert!(super::split(["certgate", "--socket"].map(OsString::from)).is_err());
+    }
 
     #[test]
     fn only_a_file_that_was_named_is_read_and_not_beyond_the_limit() {

@@ -13,6 +13,7 @@ use crate::{
 
 /// Tell why somebody can get into a node, or why not, step by step
 #[derive(Debug, clap::Args)]
+#[command(after_help = "explain user1@acme.example login-0.h100-cluster-1.acme")]
 pub(crate) struct Explain {
     /// Whose access
     email: Email,
@@ -23,6 +24,8 @@ pub(crate) struct Explain {
 
 /// List who can get into a node, or into any node of a cluster
 #[derive(Debug, clap::Args)]
+#[command(after_help = "reach h100-cluster-1.acme\n\
+                        reach login-0.h100-cluster-1.acme --json")]
 pub(crate) struct Reach {
     /// Which
     #[arg(value_name = "NODE.CLUSTER.ORG|CLUSTER.ORG")]

@@ -14,8 +14,11 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Show the end of the audit log
+    #[command(after_help = "audit list\n\
+                            audit list --what member --who admin1@acme.example --since 2026-01-31T12:00:00Z")]
     List(List),
     /// Print entries as JSON lines, for a system that collects them
+    #[command(after_help = "audit export --after 1000 > audit.jsonl")]
     Export {
         /// Only entries after this number
         #[arg(long, default_value_t = 0)]
@@ -25,6 +28,7 @@ pub(crate) enum Command {
         limit: u32,
     },
     /// Check that no entry was altered, removed, inserted or moved
+    #[command(after_help = "audit verify")]
     Verify {
         /// A head that was printed earlier (NUMBER:HASH), so that a tail that was cut off is found too
         #[arg(long, value_name = "NUMBER:HASH", value_parser = head)]

@@ -6,6 +6,7 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Show the CA's public keys
+    #[command(after_help = "ca show")]
     Show,
 }
 

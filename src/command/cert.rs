@@ -9,6 +9,8 @@ use serde_json::json;
 
 /// Get a certificate for the key that you connected with
 #[derive(Debug, clap::Args)]
+#[command(after_help = "ssh BASTION cert > ~/.ssh/id_ed25519-cert.pub\n\
+                        ssh BASTION cert --cluster h100-cluster-1.acme --ttl 2m")]
 pub(crate) struct Args {
     /// Only for this project (may be given several times)
     #[arg(long, value_name = "ORG/PROJECT", conflicts_with = "cluster")]

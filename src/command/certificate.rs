@@ -10,8 +10,11 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List certificates that have not run out
+    #[command(after_help = "certificate list\n\
+                            certificate list --json")]
     List,
     /// Revoke a certificate; what is open with it ends
+    #[command(after_help = "certificate revoke 4711")]
     Revoke {
         /// Its serial number
         #[arg(value_parser = |text: &str| text.parse().map(Serial))]

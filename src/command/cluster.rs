@@ -24,8 +24,11 @@ const DOCUMENT_LIMIT: u32 = 2 * MAX_DOCUMENT as u32;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the clusters of all your projects
+    #[command(after_help = "cluster list")]
     List,
     /// Show all about a cluster
+    #[command(after_help = "cluster show h100-cluster-1.acme\n\
+                            cluster show h100-cluster-1.acme --config > h100.toml")]
     Show {
         /// Which
         #[arg(value_name = "CLUSTER.ORG")]
@@ -38,9 +41,8 @@ pub(crate) enum Command {
         config: bool,
     },
     /// Create a cluster in a project
-    #[command(
-        after_help = "ssh BASTION cluster create acme/ml-training h100-cluster-1 --compute 8 --config - < h100.toml"
-    )]
+    #[command(after_help = "cluster create acme/ml-training h100-cluster-1 --compute 8\n\
+                            ssh BASTION cluster create acme/ml-training b200-cluster --config - < b200.toml")]
     Create {
         /// In which
         #[arg(value_name = "ORG/PROJECT")]
@@ -74,6 +76,7 @@ pub(crate) enum Command {
         yes: bool,
     },
     /// Delete a cluster with its nodes; its name is never given out again
+    #[command(after_help = "cluster delete h100-cluster-1.acme")]
     Delete {
         /// Which
         #[arg(value_name = "CLUSTER.ORG")]

@@ -5,6 +5,8 @@ use serde_json::json;
 
 /// Print an OpenSSH configuration that reaches every node
 #[derive(Debug, clap::Args)]
+#[command(after_help = "ssh BASTION config > ~/.ssh/certgate.conf\n\
+                        config known-hosts")]
 pub(crate) struct Args {
     /// What to print
     #[arg(value_enum, default_value = "ssh")]

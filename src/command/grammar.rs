@@ -3,7 +3,7 @@
 use super::{
     access, audit, ca, cert, certificate, cluster, config,
     help::{self, Reader},
-    key, krl, member, node, org, project,
+    key, krl, local, member, node, org, project,
     reply::Written,
     service, session, user, volume,
 };
@@ -27,6 +27,7 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Who you are, what you can reach, and what to do next (also without any word)
+    #[command(after_help = "whoami\nwhoami --json")]
     Whoami,
     /// Get a certificate, on standard output
     Cert(cert::Args),
@@ -78,7 +79,12 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Ca(ca::Command),
     /// How everything is; exit status 1 while no gateway is connected (operators)
+    #[command(after_help = "status")]
     Status,
+    /// Print a shell's completions for this program (operators)
+    Completions(local::Completions),
+    /// Write the man pages into a directory (operators)
+    Man(local::Man),
 }
 
 /// The grammar itself, for completions and man pages.
@@ -88,7 +94,7 @@ pub fn grammar() -> clap::Command {
 }
 
 /// Reads the words. The error is what to print instead: help with status 0, what is wrong with them with status 2.
-pub(crate) fn parse(reader: Reader<'_>, words: &[String]) -> Result<CommandLine, Written> {
+pub(crate) fn parse(reader: Reader<'_>, grammar: clap::Command, words: &[String]) -> Result<CommandLine, Written> {
     let json = wants_json(words.iter().map(String::as_str));
     if words.len() > MAX_WORDS {
         return Err(Written::failure("usage", &format!("more than {MAX_WORDS} words"), 2, json));
@@ -97,7 +103,7 @@ pub(crate) fn parse(reader: Reader<'_>, words: &[String]) -> Result<CommandLine,
     if words.join(" ").contains("PRIVATE KEY") {
         return Err(Written::failure("invalid", &crate::domain::KeyError::Private.to_string(), 1, json));
     }
-    let grammar = reader.grammar(grammar().no_binary_name(true));
+    let grammar = reader.grammar(grammar.no_binary_name(true));
     let words = help::asked(&grammar, words).unwrap_or_else(|| words.to_vec());
     let parsed = grammar.clone().try_get_matches_from(&words);
     let error = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {

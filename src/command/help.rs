@@ -24,6 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Clusters, nodes and volumes", &["cluster", "node", "volume"]),
     ("See who can get in, and why", &["reach", "explain", "krl"]),
     ("Run the bastion (operators)", &["status", "org", "user", "audit", "ca"]),
+    ("Set up this program (operators)", &["completions", "man"]),
 ];
 
 /// What the exit status of every command means.
@@ -65,7 +66,11 @@ impl Reader<'_> {
 
     fn command(&self, command: Command) -> Command {
         let hidden = !self.operator && for_operators(command.get_about());
-        let examples: Vec<String> = examples(&command).iter().map(|line| self.example(line)).collect();
+        let examples: Vec<String> = examples(&command)
+            .iter()
+            .filter(|line| self.operator || !names_option_of_operators(&command, line))
+            .map(|line| self.example(line))
+            .collect();
         let command = command.hide(hidden).mut_subcommands(|inner| self.command(inner)).mut_args(|arg| {
             let hidden = !self.operator && for_operators(arg.get_help());
             arg.hide(hidden)
@@ -82,7 +87,7 @@ impl Reader<'_> {
         let heading = |words: &str| Text::toned(Tone::Heading, words, self.screen);
         let mut text = Text::from(format!("{}\n\n", described(grammar.get_about())));
         text.push(heading("Usage:"));
-        text.push(format!(" {} [--json] COMMAND …\n\n", self.program));
+        text.push(format!(" {} COMMAND … [--json]\n\n", self.program));
         for (title, entries) in grouped(&grammar) {
             if !entries.is_empty() {
                 text.push(heading(&format!("{title}:")));
@@ -95,7 +100,8 @@ impl Reader<'_> {
         let options = grammar.help_template("{options}").render_help();
         let program = self.program;
         text.push(format!(
-            "\n{options}\n\n'{program} COMMAND --help' says more about each, with examples.\nExit status: {EXIT_STATUS}.\n"
+            "\n{}\n\n'{program} COMMAND --help' says more about each, with examples.\nExit status: {EXIT_STATUS}.\n",
+            options.to_string().trim_end()
         ));
         text
     }
@@ -143,8 +149,13 @@ impl Reader<'_> {
             .map(found)
             .find(|closest| !closest.is_empty())
             .map(|closest| format!("; did you mean {}?", quoted(&closest)));
-        let typed: Vec<&str> = std::iter::once(self.program).chain(path).chain(["--help"]).collect();
-        format!("{what}{} See: {}", suggested.as_deref().unwrap_or("."), typed.join(" "))
+        format!("{what}{} See: {}", suggested.as_deref().unwrap_or("."), self.help_of(&path))
+    }
+
+    /// What they type for help. An option can't be the first word after a host: ssh would take it for its own.
+    fn help_of(&self, path: &[&str]) -> String {
+        let words = if path.is_empty() { "help".to_owned() } else { format!("{} --help", path.join(" ")) };
+        format!("{} {words}", self.program)
     }
 }
 
@@ -176,7 +187,7 @@ pub(crate) fn examples(command: &Command) -> Vec<String> {
 }
 
 /// The groups with what there is to say of each command.
-fn grouped(grammar: &Command) -> Vec<(&'static str, Vec<(String, String)>)> {
+pub(crate) fn grouped(grammar: &Command) -> Vec<(&'static str, Vec<(String, String)>)> {
     let groups = GROUPS.iter().map(|(title, names)| {
         let commands = names.iter().filter_map(|name| shown(grammar).find(|command| command.get_name() == *name));
         let entries = commands.map(|command| {
@@ -184,7 +195,7 @@ fn grouped(grammar: &Command) -> Vec<(&'static str, Vec<(String, String)>)> {
             // The title says it for all of them.
             let about = if title.ends_with(OPERATORS) { about.trim_end_matches(OPERATORS).trim_end() } else { &about };
             let verbs: Vec<&str> = shown(command).map(Command::get_name).collect();
-            let verbs = if verbs.is_empty() { String::new() } else { format!(": {}", verbs.join(", ")) };
+            let verbs = if verbs.is_empty() { String::new() } else { format!(" ({})", verbs.join(", ")) };
             (command.get_name().to_owned(), format!("{about}{verbs}"))
         });
         (*title, entries.collect())
@@ -200,8 +211,14 @@ fn described(about: Option<&StyledStr>) -> String {
     about.map(ToString::to_string).unwrap_or_default()
 }
 
-fn for_operators(about: Option<&StyledStr>) -> bool {
+pub(crate) fn for_operators(about: Option<&StyledStr>) -> bool {
     described(about).ends_with(OPERATORS)
+}
+
+/// Whether an example has an option that only operators may give.
+fn names_option_of_operators(command: &Command, line: &str) -> bool {
+    let theirs = command.get_arguments().filter(|argument| for_operators(argument.get_help()));
+    theirs.filter_map(clap::Arg::get_long).any(|long| line.split(' ').any(|word| word.strip_prefix("--") == Some(long)))
 }
 
 /// What clap found.
@@ -243,7 +260,7 @@ mod tests {
 
     /// What these words print, if they do nothing else.
     fn printed(reader: Reader<'_>, line: &str) -> Output {
-        parse(reader, &words(line)).unwrap_err().into()
+        parse(reader, grammar(), &words(line)).unwrap_err().into()
     }
 
     fn help(reader: Reader<'_>, line: &str) -> String {
@@ -268,6 +285,62 @@ mod tests {
         }
     }
 
+    /// Every command that does something, with its path.
+    fn leaves(command: &Command, path: &[&str], found: &mut Vec<(String, Command)>) {
+        for inner in command.get_subcommands() {
+            let path = [path, &[inner.get_name()]].concat();
+            if inner.has_subcommands() {
+                leaves(inner, &path, found);
+            } else {
+                found.push((path.join(" "), inner.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_it_understands() {
+        let mut found = Vec::new();
+        leaves(&grammar(), &[], &mut found);
+        let wrong: Vec<String> = found.iter().filter_map(|(path, command)| unexplained(path, command)).collect();
+        assert!(wrong.is_empty(), "examples are lines of #[command(after_help = \"…\")]:\n{}", wrong.join("\n"));
+    }
+
+    /// What a command lacks in its help.
+    fn unexplained(path: &str, command: &Command) -> Option<String> {
+        if command.get_about().is_none() {
+            return Some(format!("'{path}' does not say what it is for"));
+        }
+        let (mut own, examples) = (false, examples(command));
+        for example in &examples {
+            let line = example.trim_start_matches("ssh BASTION ").replace("\"$(cat KEY.pub)\"", "KEY");
+            // What follows is the shell's.
+            let words: Vec<&str> = line.split(' ').take_while(|word| !matches!(*word, "<" | ">" | "|")).collect();
+            let Ok(words) = shell_words::split(&words.join(" ")) else { return Some(format!("{example}: its quotes")) };
+            if let Err(written) = parse(OPERATOR, grammar(), &words) {
+                return Some(format!("{example}: {}", Output::from(written).stderr));
+            }
+            own |= followed(&grammar(), &words).0.join(" ") == path;
+        }
+        match examples.len() {
+            0 => Some(format!("'{path}' has no example")),
+            1..=3 if own => None,
+            1..=3 => Some(format!("no example of '{path}' is one")),
+            _ => Some(format!("'{path}' has more examples than anybody reads")),
+        }
+    }
+
+    #[test]
+    fn examples_are_what_the_reader_would_type() {
+        let account = help(ACCOUNT, "key add --help");
+        assert!(
+            account.ends_with("\nExample:\n  ssh bastion.example.com key add < ~/.ssh/id_ed25519.pub\n"),
+            "{account}"
+        );
+        let operator = help(OPERATOR, "key add --help");
+        assert!(operator.contains("\n  ssh BASTION key add < "), "{operator}");
+        assert!(operator.contains("\n  certgate key add --account user1@acme.example < "), "{operator}");
+    }
+
     #[test]
     fn what_only_operators_may_is_said_to_be_theirs() {
         for (action, need) in NEEDS {
@@ -288,11 +361,11 @@ mod tests {
         let account = help(ACCOUNT, "--help");
         assert!(account.contains("\nProjects and people:\n  project  "), "{account}");
         assert!(account.contains("  member "), "{account}");
-        assert!(account.contains("Usage: ssh bastion.example.com [--json] COMMAND …\n"), "{account}");
+        assert!(account.contains("Usage: ssh bastion.example.com COMMAND … [--json]\n"), "{account}");
         assert!(!account.contains("(operators)") && !account.contains("  org "), "{account}");
         let operator = help(OPERATOR, "--help");
         assert!(operator.contains("\nRun the bastion (operators):\n  status  "), "{operator}");
-        assert_eq!(operator.matches("(operators)").count(), 1, "{operator}");
+        assert_eq!(operator.matches("(operators)").count(), 2, "{operator}");
         // Options of commands as well.
         assert!(!help(ACCOUNT, "member remove --help").contains("--force"));
         assert!(help(OPERATOR, "member remove --help").contains("--force"));
@@ -313,7 +386,7 @@ mod tests {
             assert_eq!(help(ACCOUNT, asked), help(ACCOUNT, asks), "{asked}");
         }
         // Where a name can stand, help is a name.
-        assert!(parse(OPERATOR, &words("org create help")).is_ok());
+        assert!(parse(OPERATOR, grammar(), &words("org create help")).is_ok());
         assert_eq!(printed(ACCOUNT, "help fly").exit, 2);
     }
 
@@ -321,9 +394,9 @@ mod tests {
     fn what_cannot_be_understood_is_one_line_with_the_closest_that_there_is() {
         let see = "See: ssh bastion.example.com";
         for (line, said) in [
-            ("mebmer list", format!("there is no command 'mebmer'; did you mean 'member'? {see} --help")),
+            ("mebmer list", format!("there is no command 'mebmer'; did you mean 'member'? {see} help")),
             ("member ad", format!("there is no command 'ad'; did you mean 'add'? {see} member --help")),
-            ("fly", format!("there is no command 'fly'. {see} --help")),
+            ("fly", format!("there is no command 'fly'. {see} help")),
             ("whoami now", format!("one word too many: 'now'. {see} whoami --help")),
             ("member", format!("'member' needs one more word: list, add, remove, role. {see} member --help")),
             ("member add acme/ml", format!("missing: <EMAIL>. {see} member add --help")),

@@ -7,18 +7,24 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the keys of your account
+    #[command(after_help = "ssh BASTION key list\n\
+                            key list --account user1@acme.example")]
     List {
         /// Another account (operators)
         #[arg(long, value_name = "EMAIL")]
         account: Option<Email>,
     },
     /// Register a public key, read from standard input: key add < ~/.ssh/id_ed25519.pub
+    #[command(after_help = "ssh BASTION key add < ~/.ssh/id_ed25519.pub\n\
+                            key add --account user1@acme.example < KEY.pub")]
     Add {
         /// Another account (operators)
         #[arg(long, value_name = "EMAIL")]
         account: Option<Email>,
     },
     /// Remove a key; it stops working everywhere
+    #[command(after_help = "ssh BASTION key remove SHA256:WIZy2bwZ4nYlRc5IXMt4fYRzf3EE+3mRRBjYoZ8CVIc\n\
+                            key remove SHA256:WIZy2bwZ4nYlRc5IXMt4fYRzf3EE+3mRRBjYoZ8CVIc --account user1@acme.example --yes")]
     Remove {
         /// As 'key list' shows it
         fingerprint: Fingerprint,

@@ -16,12 +16,15 @@ const WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List who is in a project
+    #[command(after_help = "member list acme/ml-training")]
     List {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
         project: ProjectPath,
     },
     /// Add somebody to a project
+    #[command(after_help = "member add acme/ml-training user1@acme.example\n\
+                            member add acme/ml-training user1@acme.example --role admin")]
     Add {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
@@ -33,6 +36,8 @@ pub(crate) enum Command {
         role: Role,
     },
     /// Remove somebody from a project; what they have open ends at once
+    #[command(after_help = "member remove acme/ml-training user1@acme.example\n\
+                            member remove acme/ml-training user1@acme.example --yes --wait")]
     Remove {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
@@ -50,6 +55,7 @@ pub(crate) enum Command {
         force: bool,
     },
     /// Give somebody in a project another role
+    #[command(after_help = "member role acme/ml-training user1@acme.example admin")]
     Role {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]

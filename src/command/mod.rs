@@ -12,6 +12,8 @@ mod grammar;
 mod help;
 mod key;
 mod krl;
+mod local;
+mod manual;
 mod member;
 mod node;
 mod org;
@@ -28,6 +30,8 @@ mod volume;
 mod whoami;
 
 pub use grammar::grammar;
+pub use local::{Local, locally};
+pub use manual::Page;
 
 use crate::{
     app::{
@@ -236,7 +240,7 @@ async fn answer(app: &Arc<App>, asker: &Asker, invocation: &Invocation, json: bo
     let program = program(app, asker);
     let operator = matches!(asker, Asker::Operator { .. });
     let reader = Reader { program: &program, operator, screen: Screen::of(invocation.terminal) };
-    let line = match grammar::parse(reader, &invocation.words) {
+    let line = match grammar::parse(reader, grammar(), &invocation.words) {
         Ok(line) => line,
         Err(instead) => return Ok(instead),
     };
@@ -298,5 +302,6 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Audit(command)) => audit::run(context, command).await,
         Some(Command::Ca(command)) => ca::run(context, command),
         Some(Command::Status) => status::run(context),
+        Some(Command::Completions(_) | Command::Man(_)) => Err(local::elsewhere()),
     }
 }

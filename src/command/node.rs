@@ -16,12 +16,15 @@ use std::net::IpAddr;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the nodes of a cluster, and what they have confirmed
+    #[command(after_help = "node list h100-cluster-1.acme")]
     List {
         /// Which
         #[arg(value_name = "CLUSTER.ORG")]
         cluster: ClusterPath,
     },
     /// Make a token with which one machine can join as this node, once; it is printed on standard output
+    #[command(after_help = "node token login-0.h100-cluster-1.acme\n\
+                            node token compute-0.h100-cluster-1.acme --role compute --ttl 2h")]
     Token {
         /// The name that the node will have
         #[arg(value_name = "NODE.CLUSTER.ORG")]
@@ -40,6 +43,7 @@ pub(crate) enum Command {
         ttl: Ttl,
     },
     /// Remove a node
+    #[command(after_help = "node remove login-0.h100-cluster-1.acme")]
     Remove {
         /// Which
         #[arg(value_name = "NODE.CLUSTER.ORG")]

@@ -10,8 +10,10 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List organizations
+    #[command(after_help = "org list")]
     List,
     /// Create an organization
+    #[command(after_help = "org create acme")]
     Create {
         /// Its name: the last part of its nodes' names
         name: OrgName,

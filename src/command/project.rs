@@ -14,14 +14,18 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List your projects
+    #[command(after_help = "project list")]
     List,
     /// Show one project
+    #[command(after_help = "project show acme/ml-training")]
     Show {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
         project: ProjectPath,
     },
     /// Create a project; you become its first admin
+    #[command(after_help = "ssh BASTION project create acme/ml-training\n\
+                            project create acme/ml-training --admin admin1@acme.example")]
     Create {
         /// Its name
         #[arg(value_name = "ORG/PROJECT")]
@@ -31,6 +35,7 @@ pub(crate) enum Command {
         admin: Option<Email>,
     },
     /// Delete a project with its clusters, nodes and volumes; its name is never given out again
+    #[command(after_help = "project delete acme/ml-training")]
     Delete {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]

@@ -17,12 +17,14 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the service accounts of a project
+    #[command(after_help = "service list acme/ml-training")]
     List {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
         project: ProjectPath,
     },
     /// Show a service account: where it may be used from, for what, and its keys
+    #[command(after_help = "service show ci@ml-training.acme.service")]
     Show {
         /// Which
         email: Email,
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Key(KeyCommand),
     /// Delete a service account, for good; what it has open ends at once
+    #[command(after_help = "service delete ci@ml-training.acme.service")]
     Delete {
         /// Which
         email: Email,
@@ -70,6 +73,7 @@ pub(crate) struct Create {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("bounds").required(true).multiple(true)
     .args(["source_address", "force_command", "no_force_command", "max_ttl"]))]
+#[command(after_help = "service update ci@ml-training.acme.service --source-address 192.0.2.0/24,198.51.100.7")]
 pub(crate) struct Update {
     /// Which
     email: Email,
@@ -90,11 +94,13 @@ pub(crate) struct Update {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum KeyCommand {
     /// List them
+    #[command(after_help = "service key list ci@ml-training.acme.service")]
     List {
         /// Whose
         email: Email,
     },
     /// Register a public key, read from standard input
+    #[command(after_help = "service key add ci@ml-training.acme.service < new.pub")]
     Add {
         /// Whose
         email: Email,
@@ -103,6 +109,9 @@ pub(crate) enum KeyCommand {
         key: Option<String>,
     },
     /// Remove a key; it stops working everywhere
+    #[command(
+        after_help = "service key remove ci@ml-training.acme.service SHA256:WIZy2bwZ4nYlRc5IXMt4fYRzf3EE+3mRRBjYoZ8CVIc"
+    )]
     Remove {
         /// Whose
         email: Email,

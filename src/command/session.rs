@@ -10,8 +10,10 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List connections to nodes that are open through a gateway
+    #[command(after_help = "session list")]
     List,
     /// End one
+    #[command(after_help = "session end 00112233445566778899aabbccddeeff")]
     End {
         /// As 'session list' shows it
         #[arg(value_parser = |text: &str| SessionId::try_from(text.to_owned()))]

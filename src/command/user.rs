@@ -16,13 +16,16 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List accounts
+    #[command(after_help = "user list")]
     List,
     /// Show everything about an account: keys, projects, what is live and open
+    #[command(after_help = "user show user1@acme.example")]
     Show {
         /// Which
         email: Email,
     },
     /// Create an account
+    #[command(after_help = "user create user1@acme.example --org acme --name user1 --key \"$(cat KEY.pub)\"")]
     Create {
         /// What people call it
         email: Email,
@@ -37,11 +40,13 @@ pub(crate) enum Command {
         key: Vec<String>,
     },
     /// Suspend an account: nothing is issued or opened, what is open ends
+    #[command(after_help = "user suspend user1@acme.example")]
     Suspend {
         /// Which
         email: Email,
     },
     /// Let a suspended account work again
+    #[command(after_help = "user resume user1@acme.example")]
     Resume {
         /// Which
         email: Email,

@@ -15,8 +15,10 @@ use serde_json::json;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List the volumes of all your projects
+    #[command(after_help = "volume list")]
     List,
     /// Show all about a volume
+    #[command(after_help = "volume show acme/ml-training training-data")]
     Show {
         /// In which
         #[arg(value_name = "ORG/PROJECT")]
@@ -25,6 +27,7 @@ pub(crate) enum Command {
         name: VolumeName,
     },
     /// Create a volume in a project
+    #[command(after_help = "volume create acme/ml-training training-data --size 10T")]
     Create {
         /// In which
         #[arg(value_name = "ORG/PROJECT")]
@@ -39,6 +42,7 @@ pub(crate) enum Command {
         mount: Option<MountPath>,
     },
     /// Delete a volume from the directory
+    #[command(after_help = "volume delete acme/ml-training training-data")]
     Delete {
         /// In which
         #[arg(value_name = "ORG/PROJECT")]

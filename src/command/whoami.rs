@@ -83,7 +83,7 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
         );
         next.step(&format!("ssh {}", cluster.cluster), "then reaches a login node of that cluster");
     }
-    next.step(&format!("{program} --help"), "everything else");
+    next.step(&format!("{program} help"), "everything else");
     text.push(next.0);
     for project in view.projects.iter().filter(|project| project.role.as_deref() == Some("admin")) {
         text.push(admin(project, &view.clusters, program, screen));
@@ -129,7 +129,7 @@ fn operator(status: &StatusView, screen: Screen) -> Reply {
         next.step("certgate project create ORG/PROJECT --admin EMAIL", "");
     }
     next.step("certgate status", "");
-    next.step("certgate --help", "");
+    next.step("certgate help", "everything else");
     text.push(next.0);
     Reply::data(&json!({ "operator": true }), text)
 }

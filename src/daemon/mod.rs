@@ -10,7 +10,7 @@ pub use config::{AuthorityConfig, ConfigError, read_config};
 pub use gateway::run_gateway;
 pub use outside::{SystemClock, SystemEntropy};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,12 @@ enum Role {
         #[arg(long, default_value = "/etc/certgate/gateway.toml")]
         config: PathBuf,
     },
+}
+
+/// The command line itself, for man pages.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the daemon that the command line asks for.

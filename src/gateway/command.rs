@@ -13,10 +13,14 @@ use crate::app::{
     protocol::{
         CommandAnswer, CommandRequest, Credential, MAX_INPUT, MAX_INPUTS, Output, Read, RunCommand, wants_json,
     },
+    waiting::Waiting,
 };
 use russh::{ChannelWriteHalf, server::Msg};
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, time::timeout};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
@@ -104,12 +108,14 @@ impl<A: Authority> Command<A> {
             request.terminal = self.terminal.get();
             // A command may change something: it is asked once, and only an authority that is away is waited for
             // by the one who types it again.
-            let answer = if request.line.is_empty() {
-                patiently::<RunCommand, A>(&self.shared, &self.connection, request.clone()).await
-            } else {
-                self.shared.authority.call::<RunCommand>(request.clone()).await
+            let answer = async {
+                if request.line.is_empty() {
+                    patiently::<RunCommand, A>(&self.shared, &self.connection, request.clone()).await
+                } else {
+                    self.shared.authority.call::<RunCommand>(request.clone()).await
+                }
             };
-            match answer {
+            match self.waiting(answer).await {
                 Err(_) => return Err(Failure::Away),
                 Ok(CommandAnswer::Output(output)) => return Ok(output),
                 Ok(CommandAnswer::Input { prompt, read, limit, context }) => {
@@ -128,6 +134,23 @@ impl<A: Authority> Command<A> {
                     request.context = context;
                 }
             }
+        }
+    }
+
+    /// Awaits an answer; who sits at a terminal is shown each second that something is going on.
+    async fn waiting<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        let mut waiting = Waiting::default();
+        loop {
+            let line = tokio::select! {
+                answer = &mut answer => {
+                    // Whoever is gone is noticed when the answer is written.
+                    let _ = self.write(Some(STDERR), &waiting.over()).await;
+                    return answer;
+                }
+                () = sleep(Duration::from_secs(1)), if self.terminal.get().is_some() => waiting.second(),
+            };
+            let _ = self.write(Some(STDERR), &line).await;
         }
     }
 
@@ -179,6 +202,9 @@ impl<A: Authority> Command<A> {
 
     /// Writes within the peer's window, waiting for it; a peer that stops reading stops this task only.
     async fn write(&self, stream: Option<u32>, text: &str) -> Result<(), russh::Error> {
+        if text.is_empty() {
+            return Ok(());
+        }
         let bytes = match self.terminal.get() {
             // A terminal in raw mode does not return its carriage by itself.
             Some(_) => text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes(),

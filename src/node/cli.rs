@@ -7,7 +7,7 @@ use super::{
     run::{self, Clock},
     sshd::Sshd,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -98,6 +98,12 @@ impl JoinArgs {
             reload,
         }
     }
+}
+
+/// The command line itself, for man pages.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    Cli::command()
 }
 
 /// The whole program. Exit status 0, 1 (refused or failed) or 2 (usage).

@@ -40,6 +40,8 @@ pub struct Fake {
     pub down: Mutex<bool>,
     /// Held while set: `Open` is answered after a notification.
     pub hold_open: Mutex<Option<Arc<Notify>>>,
+    /// The same for commands.
+    pub hold_command: Mutex<Option<Arc<Notify>>>,
     pub events: Mutex<Option<mpsc::UnboundedSender<Event>>>,
     pub asked_to_open: AtomicUsize,
     /// The nodes, by host key (wire format, base64).
@@ -163,6 +165,12 @@ impl Authority for Fake {
         if C::PATH == "/v1/open" {
             self.asked_to_open.fetch_add(1, Ordering::SeqCst);
             let hold = self.hold_open.lock().unwrap().clone();
+            if let Some(hold) = hold {
+                hold.notified().await;
+            }
+        }
+        if C::PATH == "/v1/command" {
+            let hold = self.hold_command.lock().unwrap().clone();
             if let Some(hold) = hold {
                 hold.notified().await;
             }
