@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use certgate::{
-    audit::{Event, Head, Outcome, chain},
+    audit::{Event, Head, chain},
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Fingerprint, Mutation, Org, OrgId,
         Serial, Timestamp, Uid,
@@ -31,16 +31,7 @@ fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
 }
 
 fn event(action: &str, object: String) -> Event {
-    Event {
-        at: NOW,
-        actor: Actor::Authority,
-        source: "local".into(),
-        connection: None,
-        action: action.into(),
-        object,
-        outcome: Outcome::Done,
-        detail: String::new(),
-    }
+    Event::new(NOW, Actor::Authority, action, object)
 }
 
 fn first() -> Decision {
@@ -156,7 +147,7 @@ fn what_was_acknowledged_survives_kill_9() {
     let store = open(dir.path()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let entries = store.audit(AuditQuery { after: 0, limit: usize::MAX, latest: false }).await.unwrap();
+        let entries = store.audit(AuditQuery::default()).await.unwrap().entries;
         chain::verify(Head::EMPTY, &entries).unwrap();
         let recorded: BTreeSet<u64> = entries
             .iter()

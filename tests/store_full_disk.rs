@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use certgate::{
-    audit::{Event, Head, Outcome, chain},
+    audit::{Event, Head, chain},
     domain::{Actor, Mutation, Org, OrgId, Timestamp},
     store::{AuditQuery, Change, Decision, SqliteStore, Store, StoreError},
 };
@@ -19,16 +19,8 @@ fn create() -> Decision {
     Box::new(|ledger| {
         let id = ledger.directory.counters().id;
         let created = Timestamp::from_secs(1_795_000_000);
-        let event = Event {
-            at: created,
-            actor: Actor::Authority,
-            source: "local".into(),
-            connection: None,
-            action: "org.create".into(),
-            object: format!("org-{id}"),
-            outcome: Outcome::Done,
-            detail: "x".repeat(2000),
-        };
+        let event = Event::new(created, Actor::Authority, "org.create", format!("org-{id}"));
+        let event = Event { detail: "x".repeat(2000), ..event };
         let name = format!("org-{id}").parse().unwrap();
         let mutations = vec![Mutation::OrgCreated(Org { id: OrgId(id), name, created })];
         Some(Change { mutations, events: vec![event], ..Change::default() })
@@ -60,7 +52,7 @@ async fn fill(store: &SqliteStore) -> u64 {
 async fn check(store: &SqliteStore, version: u64) {
     assert_eq!(store.directory().version().0, version);
     assert_eq!(u64::try_from(store.directory().orgs().count()).unwrap(), version);
-    let entries = store.audit(AuditQuery { after: 0, limit: usize::MAX, latest: false }).await.unwrap();
+    let entries = store.audit(AuditQuery::default()).await.unwrap().entries;
     assert_eq!(chain::verify(Head::EMPTY, &entries).unwrap().seq, version);
 }
 

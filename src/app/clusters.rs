@@ -228,8 +228,7 @@ impl App {
             let denied = Mutation::SerialDenied { serial, account: record.account, until: record.valid_before };
             Ok(Decided::one(denied, ()))
         };
-        let object = format!("serial {serial}");
-        Ok(self.change(asker, Action::CertificateRevoke, None, object, decide).await?.1)
+        Ok(self.change(asker, Action::CertificateRevoke, None, serial, decide).await?.1)
     }
 
     /// Ends an open session: one's own, or anybody's as operator. It can be opened again.
@@ -238,7 +237,6 @@ impl App {
     /// Refused, or not open.
     pub async fn end_session(self: &Arc<Self>, asker: &Asker, id: SessionId) -> Result<(), AppError> {
         let session = lock(&self.sessions).get(&id).cloned();
-        let object = format!("session {id}");
         let told = id.clone();
         let decide = move |_: Ledger<'_>, caller: &Caller, _: &Grant, _| {
             let unknown = || Denial::not_found("open session", &told, format!("session {told} is not open"));
@@ -247,7 +245,7 @@ impl App {
             let detail = format!("to {}", session.path);
             Ok(Decided { mutations: vec![], certificate: None, detail, answer: caller.actor() })
         };
-        let (by, _) = self.change(asker, Action::SessionEnd, None, object, decide).await?;
+        let (by, _) = self.change(asker, Action::SessionEnd, None, id.clone(), decide).await?;
         lock(&self.sessions).remove(&id);
         lock(&self.hub).broadcast(&Event::End { session: id, reason: format!("ended by {by}") });
         Ok(())

@@ -2,15 +2,18 @@
 
 use super::{
     error::AppError,
+    events::{Subject, refused},
     hub::Hub,
+    journal::Signed,
     outside::{Clock, Entropy},
     protocol::{ConnectionId, Credential},
+    repeats::Repeats,
     sessions::Sessions,
 };
 use crate::{
-    audit::{Event, Outcome},
+    audit::{Event, LOCAL},
     ca::CaKeys,
-    domain::{Actor, CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
+    domain::{CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
     policy::{
         Action, Caller, CertificateSettings, Denial, Grant, Identity, NodeNetworks, Origin, Place, authorize, identify,
     },
@@ -51,7 +54,7 @@ const fn ssh_port() -> u16 {
 }
 
 /// Audit events that may wait to become durable without anybody waiting for them.
-const AUDIT_BACKLOG: usize = 4096;
+pub(super) const AUDIT_BACKLOG: u32 = 4096;
 
 /// The authority.
 pub struct App {
@@ -71,6 +74,11 @@ pub struct App {
     /// The versions of the lists that let nobody in, as removed nodes were given them.
     pub(super) farewells: Mutex<HashMap<NodeId, Version>>,
     pub(super) backlog: Arc<Semaphore>,
+    /// What is refused so often that it is counted.
+    pub(super) repeats: Mutex<Repeats>,
+    pub(super) signed: Mutex<Signed>,
+    /// Entries up to this one are a former authority's to have logged.
+    pub(super) logged_until: u64,
     pub(super) started: Timestamp,
 }
 
@@ -96,7 +104,7 @@ pub enum Asker {
 impl Asker {
     pub(super) fn source(&self) -> String {
         match self {
-            Self::Operator { .. } => "local".into(),
+            Self::Operator { .. } => LOCAL.into(),
             Self::Account { peer, .. } => peer.to_string(),
         }
     }
@@ -108,25 +116,11 @@ impl Asker {
         }
     }
 
-    /// What the audit log gets about something that was asked.
-    fn event(
-        &self,
-        at: Timestamp,
-        actor: Actor,
-        action: Action,
-        object: String,
-        outcome: Outcome,
-        detail: String,
-    ) -> Event {
-        Event {
-            at,
-            actor,
-            source: self.source(),
-            connection: self.connection(),
-            action: action.as_str().into(),
-            object,
-            outcome,
-            detail,
+    /// The certificate that the connection came with.
+    pub(super) fn certificate(&self) -> Option<Serial> {
+        match self {
+            Self::Operator { .. } => None,
+            Self::Account { credential, .. } => credential.certificate,
         }
     }
 }
@@ -174,6 +168,9 @@ impl App {
     ) -> Result<Arc<Self>, AppError> {
         let started = clock.now();
         let live = store.live_certificates(started).await?;
+        let signed = store.last_signed_head().await?;
+        let signed = signed.map_or(Signed { seq: 0, at: started }, |last| Signed { seq: last.head.seq, at: last.at });
+        let logged_until = store.audit_end().borrow().seq;
         Ok(Arc::new(Self {
             store,
             ca: Arc::new(ca),
@@ -186,7 +183,10 @@ impl App {
             published: Mutex::default(),
             heard: watch::Sender::new(0),
             farewells: Mutex::default(),
-            backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG)),
+            backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG as usize)),
+            repeats: Mutex::default(),
+            signed: Mutex::new(signed),
+            logged_until,
             started,
         }))
     }
@@ -246,13 +246,7 @@ impl App {
     ) -> Result<T, AppError> {
         let looked = self.view(asker, action, place, look);
         if let Err(AppError::Denied(denial)) = &looked {
-            let (app, asker, detail) = (self.clone(), asker.clone(), denial.for_the_record());
-            let refusal = move |ledger: Ledger<'_>| {
-                let actor = app.actor(ledger.directory, &asker);
-                let event = asker.event(app.now(), actor, action, object, Outcome::Refused, detail);
-                Some(Change { events: vec![event], ..Change::default() })
-            };
-            self.store.transact(Box::new(refusal)).await?;
+            self.record_refusal(asker, action, object.into(), denial).await?;
         }
         looked
     }
@@ -289,17 +283,16 @@ impl App {
         asker: &Asker,
         action: Action,
         place: impl Into<Place>,
-        object: String,
+        subject: impl Into<Subject>,
         decide: impl FnOnce(Ledger<'_>, &Caller, &Grant, Timestamp) -> Result<Decided<T>, Denial> + Send + 'static,
     ) -> Result<(T, Version), AppError> {
-        let (app, asker, place) = (self.clone(), asker.clone(), place.into());
+        let (app, asker, place, subject) = (self.clone(), asker.clone(), place.into(), subject.into());
         let slot = Arc::new(Mutex::new(None));
         let filled = slot.clone();
         let decision = move |ledger: Ledger<'_>| {
             // The clock is read here, on the writer, so that no event is dated before the one it follows.
             let now = app.now();
-            let actor_of_asker = app.actor(ledger.directory, &asker);
-            let event = |outcome, detail| asker.event(now, actor_of_asker, action, object, outcome, detail);
+            let event = app.event(ledger.directory, &asker, action.as_str(), subject, now);
             let decided = app.caller(ledger.directory, &asker, now).and_then(|caller| {
                 let grant = authorize(ledger.directory, &caller, action, &place, now)?;
                 decide(ledger, &caller, &grant, now)
@@ -307,43 +300,19 @@ impl App {
             match decided {
                 Ok(Decided { mutations, certificate, detail, answer }) => {
                     *lock(&filled) = Some(Ok(answer));
-                    Some(Change { mutations, certificate, events: vec![event(Outcome::Done, detail)] })
+                    let issued = certificate.as_ref().map(|record| record.serial);
+                    let event = Event { detail, certificate: issued.or(event.certificate), ..event };
+                    Some(Change { mutations, certificate, events: vec![event], signed: None })
                 }
                 Err(denial) => {
-                    let detail = denial.for_the_record();
+                    let event = refused(event, &denial);
                     *lock(&filled) = Some(Err(denial));
-                    Some(Change { events: vec![event(Outcome::Refused, detail)], ..Change::default() })
+                    Some(Change { events: vec![event], ..Change::default() })
                 }
             }
         };
         let version = self.store.transact(Box::new(decision)).await?;
         let answer = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
         Ok((answer, version.unwrap_or_else(|| self.directory().version())))
-    }
-
-    /// As the audit log has the asker, also when it is refused.
-    pub(super) fn actor(&self, directory: &Directory, asker: &Asker) -> Actor {
-        match asker {
-            Asker::Operator { uid } => Actor::Operator { uid: *uid },
-            Asker::Account { credential, .. } => match directory.account(credential.account) {
-                Some(account) => account.actor(credential.key),
-                None => Actor::Stranger { key: credential.key },
-            },
-        }
-    }
-
-    /// Appends to the audit log without letting anybody wait, unless thousands are waiting already. For decisions that
-    /// must still be possible when the disk is full.
-    pub(super) async fn note(self: &Arc<Self>, event: Event) {
-        let Ok(place) = self.backlog.clone().acquire_owned().await else { return };
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            let summary = format!("{} {} {:?}: {}", event.action, event.object, event.outcome, event.detail);
-            let change = Change { events: vec![event], ..Change::default() };
-            if let Err(error) = store.transact(Box::new(move |_| Some(change))).await {
-                tracing::error!(%error, event = %summary, "an audit event could not be made durable");
-            }
-        });
     }
 }

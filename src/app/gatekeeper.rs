@@ -2,6 +2,7 @@
 
 use super::{
     core::{App, Asker, lock},
+    events::refused,
     protocol::{
         AuthenticateAnswer, AuthenticateRequest, ClosedRequest, Credential, DialPermit, Event as GatewayEvent, Hello,
         NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented,
@@ -9,14 +10,14 @@ use super::{
     sessions::Session,
 };
 use crate::{
-    audit::{Event, Outcome},
-    domain::{AccountId, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Timestamp},
+    audit::Event,
+    domain::{AccountId, Actor, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Timestamp},
     policy::{
         Denial, OpenPermit, OpenTarget, Reason, check_certificate, open, parse_certificate, recognize, still_open,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// A login node that somebody uses already is taken again; otherwise the least used.
@@ -50,29 +51,61 @@ impl App {
         };
         match outcome {
             Ok(answer) => {
-                self.note_robot_elsewhere(&directory, &answer, &request, now).await;
+                // Who may do nothing is let in to be told so: the suspended, and robots that come from elsewhere, whose key
+                // may have been stolen.
+                if let AuthenticateAnswer::Account { credential, .. } = &answer
+                    && let Err(denial) = self.identity(&directory, credential, request.peer, now)
+                {
+                    self.note_refused_login(&directory, &request, &denial, now).await;
+                }
                 answer
             }
             Err(denial) => {
-                tracing::info!(
-                    connection = %request.connection, peer = %request.peer, reason = %denial.reason,
-                    "authentication refused: {}", denial.operator
-                );
-                // Unknown keys and certificates of anybody's CA are what the internet offers all day: a record of each
-                // would let strangers fill the disk. Certificates that our CA signed are worth one.
-                let ours = !matches!(
-                    denial.reason,
-                    Reason::CertificateFormat
-                        | Reason::CertificateNested
-                        | Reason::CertificateAuthority
-                        | Reason::CertificateSignature
-                );
-                if ours && matches!(request.presented, Presented::Certificate(_)) {
-                    self.note_refused_certificate(&request, &denial, now).await;
+                if !self.note_refused_login(&directory, &request, &denial, now).await {
+                    tracing::info!(
+                        connection = %request.connection, peer = %request.peer, reason = %denial.reason,
+                        "authentication refused: {}", denial.operator
+                    );
                 }
                 AuthenticateAnswer::Refused
             }
         }
+    }
+
+    /// Puts a refused login on record if it is by somebody who is or was known. Unknown keys and certificates of anybody's
+    /// CA are what the internet offers all day: a record of each would let strangers fill the disk.
+    async fn note_refused_login(
+        self: &Arc<Self>,
+        directory: &Directory,
+        request: &AuthenticateRequest,
+        denial: &Denial,
+        now: Timestamp,
+    ) -> bool {
+        let (key, certificate) = match &request.presented {
+            Presented::Key(blob) => match decode_key(blob) {
+                Ok(key) => (key.fingerprint(), None),
+                Err(_) => return false,
+            },
+            Presented::Certificate(blob) => match ours(blob, denial.reason) {
+                Some((key, serial)) => (key, Some(serial)),
+                None => return false,
+            },
+        };
+        let account = directory.key(&key).map(|entry| entry.account).or_else(|| directory.owner_of_denied_key(&key));
+        let actor = match account.and_then(|account| directory.account(account)) {
+            Some(account) => account.actor(key),
+            None if certificate.is_none() => return false,
+            None => Actor::Stranger { key },
+        };
+        let object = if certificate.is_some() { "certificate" } else { "key" };
+        let event = Event {
+            source: request.peer.to_string(),
+            connection: Some(request.connection.clone()),
+            certificate,
+            ..Event::new(now, actor, "authenticate", object)
+        };
+        self.note_repeated(refused(event, denial)).await;
+        true
     }
 
     fn recognize_key(
@@ -119,53 +152,6 @@ impl App {
         Ok(account_answer(directory, identity.account().id, identity.key(), identity.certificate()))
     }
 
-    /// A service account that comes from elsewhere is recognized, like one that is suspended, so that it can be told;
-    /// every request of that connection is refused. Its key may have been stolen: that is worth a record each time.
-    async fn note_robot_elsewhere(
-        self: &Arc<Self>,
-        directory: &Directory,
-        answer: &AuthenticateAnswer,
-        request: &AuthenticateRequest,
-        now: Timestamp,
-    ) {
-        let AuthenticateAnswer::Account { credential, .. } = answer else { return };
-        let Err(denial) = self.identity(directory, credential, request.peer, now) else { return };
-        let Some(account) = directory.account(credential.account).filter(|_| denial.reason == Reason::Source) else {
-            return;
-        };
-        tracing::warn!(connection = %request.connection, peer = %request.peer, key = %credential.key, "{}", denial.operator);
-        self.note(Event {
-            at: now,
-            actor: account.actor(credential.key),
-            source: request.peer.to_string(),
-            connection: Some(request.connection.clone()),
-            action: "authenticate".into(),
-            object: "key".into(),
-            outcome: Outcome::Refused,
-            detail: format!("{}: {}", denial.reason, denial.operator),
-        })
-        .await;
-    }
-
-    async fn note_refused_certificate(
-        self: &Arc<Self>,
-        request: &AuthenticateRequest,
-        denial: &Denial,
-        now: Timestamp,
-    ) {
-        self.note(Event {
-            at: now,
-            actor: crate::domain::Actor::Authority,
-            source: request.peer.to_string(),
-            connection: Some(request.connection.clone()),
-            action: "authenticate".into(),
-            object: "certificate".into(),
-            outcome: Outcome::Refused,
-            detail: denial.for_the_record(),
-        })
-        .await;
-    }
-
     /// Whether a connection may open what it asks for.
     pub async fn open(self: &Arc<Self>, request: OpenRequest) -> OpenAnswer {
         let now = self.now();
@@ -175,27 +161,22 @@ impl App {
             peer: request.peer,
             connection: request.connection.clone(),
         };
-        let (outcome, object, detail) = match &decided {
-            Ok(permit) => (Outcome::Done, permit.path().to_string(), format!("session {}", request.session)),
-            Err(denial) => {
-                // What was asked for may hold anything; the audit log gets it quoted.
+        let object = match &decided {
+            Ok(permit) => permit.path().to_string(),
+            // What was asked for may hold anything; the audit log gets it quoted.
+            Err(_) => {
                 let asked: String = request.host.chars().take(255).collect();
-                (Outcome::Refused, format!("{asked:?}:{}", request.port), denial.for_the_record())
+                format!("{asked:?}:{}", request.port)
             }
         };
-        let actor = self.actor(&self.directory(), &asker);
-        tracing::info!(
-            connection = %request.connection, peer = %request.peer, %actor, %object, ?outcome, %detail, "session.open"
-        );
-        self.note(Event {
-            at: now,
-            actor,
-            source: request.peer.to_string(),
-            connection: Some(request.connection.clone()),
-            action: "session.open".into(),
-            object,
-            outcome,
-            detail,
+        let event = self.event(&self.directory(), &asker, "session.open", object.into(), now);
+        let event = Event { session: Some(request.session.clone()), ..event };
+        self.note(match &decided {
+            Ok(permit) => {
+                let (address, port) = permit.address();
+                Event { detail: format!("at {address} port {port}, through gateway {}", request.gateway), ..event }
+            }
+            Err(denial) => refused(event, denial),
         })
         .await;
         match decided {
@@ -252,57 +233,63 @@ impl App {
         let now = self.now();
         for ended in request.sessions {
             let Some(session) = lock(&self.sessions).remove(&ended.session) else { continue };
-            let detail = format!("session {}, {} bytes up, {} bytes down", session.id, ended.up, ended.down);
-            self.note_session(&session, "session.close", detail, now).await;
+            let detail = format!("{} bytes up, {} bytes down", ended.up, ended.down);
+            self.note(Event { detail, ..self.session_event(&session, "session.close", now) }).await;
         }
     }
 
-    pub(super) async fn note_session(
-        self: &Arc<Self>,
-        session: &Session,
-        action: &str,
-        detail: String,
-        now: Timestamp,
-    ) {
+    fn session_event(&self, session: &Session, action: &str, now: Timestamp) -> Event {
         let asker = Asker::Account {
             credential: session.credential.clone(),
             peer: session.peer,
             connection: session.connection.clone(),
         };
-        let actor = self.actor(&self.directory(), &asker);
-        tracing::info!(connection = %session.connection, %actor, node = %session.path, %detail, "{action}");
-        self.note(Event {
-            at: now,
-            actor,
-            source: session.peer.to_string(),
-            connection: Some(session.connection.clone()),
-            action: action.into(),
-            object: session.path.to_string(),
-            outcome: Outcome::Done,
-            detail,
-        })
-        .await;
+        let event = self.event(&self.directory(), &asker, action, session.path.to_string().into(), now);
+        Event { session: Some(session.id.clone()), ..event }
+    }
+
+    /// A session that was ended because what it rests on is gone.
+    pub(super) fn ended(&self, session: &Session, denial: &Denial, now: Timestamp) -> Event {
+        let (reason, detail) = (Some(denial.reason.to_string()), denial.operator.clone());
+        Event { reason, detail, ..self.session_event(session, "session.end", now) }
     }
 
     /// A gateway opens its event stream: it says what it has, and is told what of that may not stay.
     pub fn hello(self: &Arc<Self>, hello: Hello) -> Stream {
         let now = self.now();
-        let (number, events) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), now);
+        let (number, stream) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), now);
         // What this gateway was thought to have is replaced by what it says; but what it asked for while its hello
         // travelled is not in there, and must not be forgotten.
-        lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));
+        let known = lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));
+        let listed: HashSet<_> = hello.sessions.iter().map(|session| session.session.clone()).collect();
+        let lost = known.iter().filter(|session| !listed.contains(&session.id));
+        let mut events: Vec<Event> = lost
+            .map(|session| {
+                let detail = "the gateway has come back without it".into();
+                Event { detail, ..self.session_event(session, "session.close", now) }
+            })
+            .collect();
         let count = hello.sessions.len();
         lock(&self.hub).tell(&hello.gateway, GatewayEvent::Ready);
         for session in hello.sessions {
-            if let Err((id, reason)) = self.readmit(&hello.gateway, session, now) {
+            let id = session.session.clone();
+            if let Some((reason, event)) = self.readmit(&hello.gateway, session, now) {
                 lock(&self.hub).tell(&hello.gateway, GatewayEvent::End { session: id, reason });
+                events.push(event);
             }
         }
         tracing::info!(gateway = %hello.gateway, sessions = count, "gateway connected");
-        Stream { gateway: hello.gateway, number, events }
+        let app = self.clone();
+        tokio::spawn(async move {
+            for event in events {
+                app.note(event).await;
+            }
+        });
+        Stream { gateway: hello.gateway, number, events: stream }
     }
 
-    fn readmit(&self, gateway: &str, session: OpenSession, now: Timestamp) -> Result<(), (SessionId, String)> {
+    /// Takes a session back. If it may not stay: what is told to the one who used it, and what is put on record.
+    fn readmit(&self, gateway: &str, session: OpenSession, now: Timestamp) -> Option<(String, Event)> {
         let id = session.session.clone();
         // Into the registry first, decided after: see `decide_open`.
         let directory = self.directory();
@@ -310,7 +297,14 @@ impl App {
             let project = directory.cluster(node.cluster).and_then(|cluster| directory.project(cluster.project))?;
             Some((directory.path_of_node(node)?, directory.path_of_project(project)?))
         });
-        let Some((path, project)) = path else { return Err((id, "the node was removed from its cluster".into())) };
+        let Some((path, project)) = path else {
+            let asker =
+                Asker::Account { credential: session.credential, peer: session.peer, connection: session.connection };
+            let event = self.event(&directory, &asker, "session.end", format!("node {}", session.node_id).into(), now);
+            let (reason, detail) = (Some(Reason::NotFound.to_string()), "the node was removed".into());
+            let event = Event { reason, detail, session: Some(id), ..event };
+            return Some(("the node was removed from its cluster".into(), event));
+        };
         let session = Session {
             id: id.clone(),
             gateway: gateway.to_owned(),
@@ -324,10 +318,10 @@ impl App {
         };
         lock(&self.sessions).insert(session.clone());
         let directory = self.directory();
-        self.stays(&directory, &session, now).map_err(|denial| {
-            lock(&self.sessions).remove(&id);
-            (id, denial.user)
-        })
+        let denial = self.stays(&directory, &session, now).err()?;
+        lock(&self.sessions).remove(&id);
+        let event = self.ended(&session, &denial, now);
+        Some((denial.user, event))
     }
 
     /// A gateway's event stream has ended. Its sessions stay: the gateway may live and come back with them.
@@ -349,6 +343,19 @@ impl App {
         let identity = self.identity(directory, &by_key, session.peer, now)?;
         still_open(directory, &identity, session.node, session.since, now).map(|_| ())
     }
+}
+
+/// The key and the serial number of a certificate that our CA has signed, as far as the reason for its refusal tells.
+fn ours(blob: &str, reason: Reason) -> Option<(Fingerprint, Serial)> {
+    let foreign = matches!(
+        reason,
+        Reason::CertificateFormat
+            | Reason::CertificateNested
+            | Reason::CertificateAuthority
+            | Reason::CertificateSignature
+    );
+    let certificate = (!foreign).then(|| parse_certificate(&STANDARD.decode(blob).ok()?).ok()).flatten()?;
+    Some((Fingerprint::of(certificate.public_key()), Serial(certificate.serial())))
 }
 
 fn decode_key(blob: &str) -> Result<PublicKey, Denial> {

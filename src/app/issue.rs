@@ -46,8 +46,9 @@ impl App {
             let record = record(&permit, source, now);
             // Here, on the writer: whatever is decided after this, and takes back what was issued before, finds it.
             app.remember(record.clone(), now);
+            let with = identity.certificate().map(|with| format!(" with certificate {with}")).unwrap_or_default();
             let detail = format!(
-                "serial {} key {} until {} as {}",
+                "serial {} key {} until {} as {}{with}",
                 record.serial,
                 record.key,
                 record.valid_before,

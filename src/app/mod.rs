@@ -9,10 +9,12 @@ mod cluster_views;
 mod clusters;
 mod core;
 mod error;
+mod events;
 mod explain;
 mod gatekeeper;
 mod hub;
 mod issue;
+pub mod journal;
 #[cfg(test)]
 mod model_tests;
 mod nodes;
@@ -21,6 +23,7 @@ mod projects;
 pub mod protocol;
 mod publish;
 mod receipts;
+mod repeats;
 mod resources;
 mod revocation;
 mod services;
@@ -33,7 +36,7 @@ pub mod waiting;
 
 pub use self::core::{App, Asker, Bastion, Site};
 pub use accounts::NewAccount;
-pub use audit_log::AuditFilter;
+pub use audit_log::{Audited, SavedHead};
 pub use cluster_views::{
     ClusterDetails, ClusterNodes, ClusterView, NODE_SILENT, NodeCount, RequestView, SharedLoginView, StateView,
     VolumeDetails, VolumeView,
@@ -49,6 +52,6 @@ pub use receipts::Receipt;
 pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};
 pub use view_types::{
-    AccountView, CertificateView, DepartureView, GatewayView, KeyView, KnownHosts, MemberView, MembershipView,
+    AccountView, CaView, CertificateView, DepartureView, GatewayView, KeyView, KnownHosts, MemberView, MembershipView,
     NodeView, ProjectView, ServiceView, SessionView, StatusView, TermsView, UserView, WhoamiView,
 };

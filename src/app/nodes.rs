@@ -3,11 +3,12 @@
 use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
+    events::refused,
     protocol::{JoinAnswer, JoinRequest, Joined, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest},
     token::TokenText,
 };
 use crate::{
-    audit::{Event, Outcome},
+    audit::Event,
     bundle::{SignedBundle, farewell},
     domain::{
         Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, Timestamp, TokenHash,
@@ -94,7 +95,10 @@ impl App {
         match self.try_join(&request).await {
             Ok(joined) => JoinAnswer::Joined(Box::new(joined)),
             Err(error) => {
-                tracing::warn!(connection = %request.connection, peer = %request.peer, node = %request.node, "join refused: {error}");
+                // What is on record is in the journal too.
+                if matches!(error.reason(), None | Some(Reason::UnknownToken)) {
+                    tracing::warn!(connection = %request.connection, peer = %request.peer, node = %request.node, "join refused: {error}");
+                }
                 JoinAnswer::Refused { message: error.for_user() }
             }
         }
@@ -111,30 +115,23 @@ impl App {
                 *lock(&filled) = Some(decided);
                 return None;
             }
-            let (actor, outcome, detail, mutations) = match &decided {
-                Ok((hash, node)) => {
-                    let actor = Actor::Node { name: asked.node.to_string(), key: node.host_key.fingerprint() };
-                    let detail = format!("{} at {} port {}", node.role, node.address, node.port);
-                    let used = Mutation::TokenUsed { hash: *hash, at: now };
-                    (actor, Outcome::Done, detail, vec![used, Mutation::NodeEnrolled(node.clone())])
-                }
-                Err(denial) => {
-                    let detail = denial.for_the_record();
-                    (Actor::Stranger { key: asked.host_key.fingerprint() }, Outcome::Refused, detail, vec![])
-                }
-            };
-            let event = Event {
-                at: now,
-                actor,
+            let key = asked.host_key.fingerprint();
+            let event = |actor| Event {
                 source: asked.peer.to_string(),
                 connection: Some(asked.connection.clone()),
-                action: "node.join".into(),
-                object: asked.node.to_string(),
-                outcome,
-                detail,
+                ..Event::new(now, actor, "node.join", asked.node.to_string())
+            };
+            let (event, mutations) = match &decided {
+                Ok((hash, node)) => {
+                    let detail = format!("{} at {} port {}", node.role, node.address, node.port);
+                    let used = Mutation::TokenUsed { hash: *hash, at: now };
+                    let joined = event(Actor::Node { name: asked.node.to_string(), key });
+                    (Event { detail, ..joined }, vec![used, Mutation::NodeEnrolled(node.clone())])
+                }
+                Err(denial) => (refused(event(Actor::Stranger { key }), denial), vec![]),
             };
             *lock(&filled) = Some(decided);
-            Some(Change { mutations, certificate: None, events: vec![event] })
+            Some(Change { mutations, events: vec![event], ..Change::default() })
         };
         self.store.transact(Box::new(decision)).await?;
         let (_, node) = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
@@ -158,7 +155,11 @@ impl App {
         let directory = self.directory();
         let now = self.now();
         let Some(node) = current(&directory, &request.node) else {
-            return Ok(self.goodbye_to(&directory, &request, now));
+            let answer = self.goodbye_to(&directory, &request, now);
+            if answer == NodeHelloAnswer::Refused {
+                self.note_stranger(&directory, &request, now).await;
+            }
+            return Ok(answer);
         };
         lock(&self.hub).heard(node.id, request.have, Some(request.peer), now);
         self.heard.send_modify(|count| *count += 1);
@@ -187,6 +188,19 @@ impl App {
         let bundle =
             SignedBundle::sign(&farewell(cluster_of(path), version, &self.ca.public(), now), &self.ca.bundle).ok();
         NodeHelloAnswer::Welcome { bundle, host_certificate: None }
+    }
+
+    /// A machine that is a node no more wants to go on being one. One that never was is not worth a record: anybody who
+    /// has taken over a gateway could name any number of them.
+    async fn note_stranger(self: &Arc<Self>, directory: &Directory, request: &NodeHelloRequest, now: Timestamp) {
+        let Some((_, path)) = directory.gone_node_with_key(&request.node.key) else {
+            tracing::info!(peer = %request.peer, key = %request.node.key, "a hello of a node that is none was refused");
+            return;
+        };
+        let actor = Actor::Node { name: path.to_string(), key: request.node.key };
+        let event =
+            Event { source: request.peer.to_string(), ..Event::new(now, actor, "node.hello", path.to_string()) };
+        self.note_repeated(refused(event, &Denial::plain(Reason::NotFound, "the node was removed"))).await;
     }
 
     /// A node has installed a bundle, or could not.
@@ -239,19 +253,11 @@ impl App {
         now: Timestamp,
     ) -> Event {
         let name = directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default();
-        let (outcome, detail) = match decided {
-            Ok(permit) => (Outcome::Done, permit.to_string()),
-            Err(denial) => (Outcome::Refused, denial.for_the_record()),
-        };
-        Event {
-            at: now,
-            actor: Actor::Node { name: name.clone(), key: node.host_key.fingerprint() },
-            source: node.address.to_string(),
-            connection: None,
-            action: action.into(),
-            object: name,
-            outcome,
-            detail,
+        let actor = Actor::Node { name: name.clone(), key: node.host_key.fingerprint() };
+        let event = Event { source: node.address.to_string(), ..Event::new(now, actor, action, name) };
+        match decided {
+            Ok(permit) => Event { detail: permit.to_string(), ..event },
+            Err(denial) => refused(event, denial),
         }
     }
 }

@@ -12,12 +12,19 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 impl App {
-    /// Runs until the store is closed. Commits that have gathered are taken together: what counts is the latest
-    /// directory, and everything that any of them touched.
-    pub async fn publish(self: Arc<Self>, mut commits: mpsc::UnboundedReceiver<Commit>) {
-        while let Some(Commit { mut directory, mut touched }) = commits.recv().await {
+    /// Runs until the store is closed, or until `stop` when everything was seen to. Commits that have gathered are taken
+    /// together: what counts is the latest directory, and everything that any of them touched.
+    pub async fn publish(self: Arc<Self>, mut commits: mpsc::UnboundedReceiver<Commit>, stop: CancellationToken) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = commits.recv() => next,
+                () = stop.cancelled() => None,
+            };
+            let Some(Commit { mut directory, mut touched }) = next else { return };
             while let Ok(next) = commits.try_recv() {
                 directory = next.directory;
                 touched.extend(next.touched);
@@ -43,8 +50,7 @@ impl App {
             }
             // Last: what is written down about it must not delay it.
             for (session, denial) in ended {
-                let detail = format!("session {} ended: {}", session.id, denial.operator);
-                self.note_session(&session, "session.end", detail, now).await;
+                self.note(self.ended(&session, &denial, now)).await;
             }
         }
     }

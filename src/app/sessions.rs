@@ -56,11 +56,11 @@ impl Sessions {
         Some(session)
     }
 
-    /// Forgets those of a gateway that are not younger than `until`; returns how many.
-    pub fn remove_gateway(&mut self, gateway: &str, until: Timestamp) -> usize {
+    /// Forgets those of a gateway that are not younger than `until`, and gives them back.
+    pub fn remove_gateway(&mut self, gateway: &str, until: Timestamp) -> Vec<Session> {
         let its = self.all.values().filter(|session| session.gateway == gateway && session.since <= until);
         let ids: Vec<SessionId> = its.map(|session| session.id.clone()).collect();
-        ids.iter().filter(|id| self.remove(id).is_some()).count()
+        ids.iter().filter_map(|id| self.remove(id)).collect()
     }
 
     /// Those of some accounts and to some nodes.
@@ -145,9 +145,9 @@ mod tests {
         let mut young = session(5, 1, 1);
         young.since = Timestamp::from_secs(100);
         sessions.insert(young);
-        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(99)), 3);
-        assert_eq!(sessions.remove_gateway("gw2", Timestamp::from_secs(100)), 0);
-        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(100)), 1);
+        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(99)).len(), 3);
+        assert_eq!(sessions.remove_gateway("gw2", Timestamp::from_secs(100)).len(), 0);
+        assert_eq!(sessions.remove_gateway("gw1", Timestamp::from_secs(100)).len(), 1);
         assert_eq!(sessions.iter().count(), 0);
     }
 }

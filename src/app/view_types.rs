@@ -104,6 +104,17 @@ pub struct KeyView {
     pub current: bool,
 }
 
+/// The public halves of the authority's keys.
+#[derive(Clone, Debug, Serialize)]
+pub struct CaView {
+    /// Signs user certificates.
+    pub user: PublicKey,
+    /// Signs host certificates.
+    pub host: PublicKey,
+    /// Signs where the audit log ends.
+    pub audit: PublicKey,
+}
+
 /// A live certificate.
 #[derive(Clone, Debug, Serialize)]
 pub struct CertificateView {

@@ -7,8 +7,8 @@ use super::{
     core::{App, Asker, lock},
     error::AppError,
     view_types::{
-        CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView, StatusView,
-        UserView, WhoamiView,
+        CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
+        StatusView, UserView, WhoamiView,
     },
 };
 use crate::{
@@ -175,8 +175,11 @@ impl App {
     ///
     /// # Errors
     /// Refused.
-    pub fn ca_keys(&self, asker: &Asker) -> Result<CaPublicKeys, AppError> {
-        self.view(asker, Action::CaShow, None, |_, _, _| Ok(self.ca.public()))
+    pub fn ca_keys(&self, asker: &Asker) -> Result<CaView, AppError> {
+        self.view(asker, Action::CaShow, None, |_, _, _| {
+            let CaPublicKeys { user, host } = self.ca.public();
+            Ok(CaView { user, host, audit: self.ca.audit_key() })
+        })
     }
 
     /// How the authority is.

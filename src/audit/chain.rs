@@ -3,14 +3,14 @@
 //!
 //! An entry's hash covers its place, its content and the hash of the entry before, so nothing can be altered, removed,
 //! inserted or moved without breaking the chain from there on. What a chain alone cannot show is that its end was cut
-//! off, or that all of it was made anew: for that, a [`Head`] has to be kept somewhere else and be given to
-//! [`verify_to`].
+//! off, or that all of it was made anew: for that there are signed heads, and heads that are kept somewhere else; see
+//! [`super::Verifier`].
 
 use super::{ChainHash, Entry, Event};
 use crate::domain::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::borrow::Borrow;
+use std::{borrow::Borrow, fmt, str::FromStr};
 use thiserror::Error;
 
 /// What the hashed bytes begin with, so that they can never be taken for something else that is hashed or signed.
@@ -37,8 +37,48 @@ impl Head {
     }
 }
 
-/// Where a chain is broken: always the first entry that does not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+/// `NUMBER:HASH`.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a head is written NUMBER:HASH";
+        let (seq, hash) = text.split_once(':').ok_or(FORM)?;
+        let head = Self { seq: seq.parse().map_err(|_| FORM)?, hash: hash.parse().map_err(|_| FORM)? };
+        // One head has one text: no sign, no leading zeros.
+        if head.to_string() == text { Ok(head) } else { Err(FORM) }
+    }
+}
+
+/// Who says that the log once had a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// Whoever has it verified, with a head that was saved elsewhere.
+    Saved,
+    /// A signed head of this number.
+    Signed(u64),
+    /// The running authority, which remembers where the log ended.
+    Authority,
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saved => f.write_str("the head that was given"),
+            Self::Signed(number) => write!(f, "signed head {number}"),
+            Self::Authority => f.write_str("the running authority"),
+        }
+    }
+}
+
+/// What is wrong with a log.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// An entry's content is not what was hashed.
     #[error("audit entry {seq} was altered: its content does not match its hash")]
@@ -68,20 +108,73 @@ pub enum ChainError {
         /// The entry.
         seq: u64,
     },
-    /// The log ends before a head that was saved.
-    #[error("the audit log was cut off: it ends with entry {end}, and had entry {saved}")]
+    /// An entry cannot be read at all.
+    #[error("audit entry {seq} was altered: it cannot be read ({what}); what comes after it was not checked")]
+    Unreadable {
+        /// The entry.
+        seq: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The log ends before a head that it had.
+    #[error("the audit log was cut off: it ends with entry {end}, and {witness} says that it had entry {saved}")]
     CutOff {
         /// The last entry that is there.
         end: u64,
-        /// The entry of the saved head.
+        /// The entry of the head.
+        saved: u64,
+        /// Who says so.
+        witness: Witness,
+    },
+    /// The log is whole, but is not the one that had this head.
+    #[error("the audit log was rewritten: entry {seq} is not the one of which {witness} has the hash")]
+    Rewritten {
+        /// The entry of the head.
+        seq: u64,
+        /// Who has it.
+        witness: Witness,
+    },
+    /// A signed head is not what was signed.
+    #[error("signed head {number} was altered: its signature does not fit")]
+    HeadAltered {
+        /// Its number.
+        number: u64,
+    },
+    /// A signed head is not there.
+    #[error("signed head {number} is missing: {found} stands in its place")]
+    HeadMissing {
+        /// The one that should be there.
+        number: u64,
+        /// The one that is.
+        found: u64,
+    },
+    /// Another signed head has the number of one that was given.
+    #[error("signed head {number} is not the one that was given: that one was removed")]
+    HeadReplaced {
+        /// Its number.
+        number: u64,
+    },
+    /// The last signed heads are not there.
+    #[error("signed heads were cut off: the last one is {end}, and one of number {saved} was given")]
+    HeadsCutOff {
+        /// The last that is there.
+        end: u64,
+        /// The one that was given.
         saved: u64,
     },
-    /// The log is whole, but is not the one whose head was saved.
-    #[error("the audit log was rewritten: entry {seq} is not the one whose hash was saved")]
-    Rewritten {
-        /// The entry of the saved head.
+    /// Signed heads are out of order.
+    #[error("signed head {number} was moved: it is for entry {seq}, and the one before it for entry {before}")]
+    HeadMisplaced {
+        /// Its number.
+        number: u64,
+        /// Its entry.
         seq: u64,
+        /// The entry of the one before.
+        before: u64,
     },
+    /// A head was given that this authority has not signed.
+    #[error("the head that was given is not signed by this authority's audit key ('ca show' prints it)")]
+    NotOurs,
 }
 
 /// The bytes that are hashed: the domain, the numbers in network byte order, the hash before (all of fixed length), and
@@ -108,6 +201,18 @@ pub fn append(head: Head, version: Version, event: Event) -> Entry {
     let seq = head.seq + 1;
     let hash = hash(seq, version, &head.hash, &event);
     Entry { seq, version, event, previous: head.hash, hash }
+}
+
+/// The entries that events become, from the first.
+#[cfg(test)]
+pub(crate) fn chained(events: impl IntoIterator<Item = Event>) -> Vec<Entry> {
+    let mut head = Head::EMPTY;
+    let entries = events.into_iter().zip(1..).map(|(event, version)| {
+        let entry = append(head, Version(version), event);
+        head = Head::after(&entry);
+        entry
+    });
+    entries.collect()
 }
 
 /// The head after `entry`, if it continues the chain that ends with `head`.
@@ -139,59 +244,21 @@ pub fn verify<E: Borrow<Entry>>(from: Head, entries: impl IntoIterator<Item = E>
     entries.into_iter().try_fold(from, |head, entry| follow(head, entry.borrow()))
 }
 
-/// Like [`verify`], and the log must reach and contain the entry of a head that was saved earlier.
-///
-/// # Errors
-/// The first entry that does not hold; or the log was cut off before the saved head, or rewritten.
-pub fn verify_to<E: Borrow<Entry>>(
-    from: Head,
-    entries: impl IntoIterator<Item = E>,
-    saved: Head,
-) -> Result<Head, ChainError> {
-    let at_saved = |head: Head| {
-        if head.seq == saved.seq && head.hash != saved.hash {
-            return Err(ChainError::Rewritten { seq: saved.seq });
-        }
-        Ok(head)
-    };
-    let end =
-        entries.into_iter().try_fold(at_saved(from)?, |head, entry| follow(head, entry.borrow()).and_then(at_saved))?;
-    if end.seq < saved.seq {
-        return Err(ChainError::CutOff { end: end.seq, saved: saved.seq });
-    }
-    Ok(end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         audit::Outcome,
-        domain::{Actor, Fingerprint, Timestamp},
+        domain::{Actor, Fingerprint, Serial, SessionId, Timestamp},
     };
 
     fn event(n: u64) -> Event {
-        Event {
-            at: Timestamp::from_secs(1_795_000_000 + n),
-            actor: Actor::Operator { uid: 0 },
-            source: "local".into(),
-            connection: None,
-            action: "org.create".into(),
-            object: format!("org-{n}"),
-            outcome: Outcome::Done,
-            detail: String::new(),
-        }
+        let at = Timestamp::from_secs(1_795_000_000 + n);
+        Event::new(at, Actor::Operator { uid: 0 }, "org.create", format!("org-{n}"))
     }
 
     fn log(n: u64) -> Vec<Entry> {
-        let mut head = Head::EMPTY;
-        (1..=n)
-            .map(|i| {
-                let entry = append(head, Version(i), event(i));
-                head = Head::after(&entry);
-                entry
-            })
-            .collect()
+        chained((1..=n).map(event))
     }
 
     fn check(entries: &[Entry]) -> Result<Head, ChainError> {
@@ -220,7 +287,8 @@ mod tests {
         expected.extend(
             br#"{"at":"2026-11-18T11:06:41Z","actor":{"operator":{"uid":0}},"source":"local","connection":null,"#,
         );
-        expected.extend(br#""action":"org.create","object":"org-1","outcome":"done","detail":""}"#);
+        expected.extend(br#""action":"org.create","object":"org-1","outcome":"done","reason":null,"detail":"","#);
+        expected.extend(br#""certificate":null,"session":null}"#);
         assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&expected));
     }
 
@@ -238,7 +306,10 @@ mod tests {
             ("action", |e| e.event.action = "org.delete".into()),
             ("object", |e| e.event.object.clear()),
             ("outcome", |e| e.event.outcome = Outcome::Refused),
+            ("reason", |e| e.event.reason = Some(String::new())),
             ("detail", |e| e.event.detail = "nothing to see".into()),
+            ("certificate", |e| e.event.certificate = Some(Serial(0))),
+            ("session", |e| e.event.session = Some(SessionId::from_bits(0))),
         ];
         for (field, tamper) in tampers {
             let mut entries = log(5);
@@ -288,22 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_head_shows_a_cut_off_or_rewritten_log() {
-        let entries = log(5);
-        let saved = Head::after(&entries[3]);
-        assert_eq!(verify_to(Head::EMPTY, &entries, saved), Ok(Head::after(&entries[4])));
-        assert_eq!(verify_to(Head::EMPTY, &entries[..4], saved), Ok(saved));
-        assert_eq!(verify_to(Head::EMPTY, &entries[..3], saved), Err(ChainError::CutOff { end: 3, saved: 4 }));
-
-        let mut forged = log(5);
-        let mut head = Head::after(&forged[1]);
-        for entry in &mut forged[2..] {
-            entry.event.detail = "rewritten".into();
-            *entry = append(head, entry.version, entry.event.clone());
-            head = Head::after(entry);
+    fn a_head_has_one_text() {
+        let head = Head::after(&log(3)[2]);
+        assert_eq!(head.to_string().parse(), Ok(head));
+        let hash = head.hash;
+        for bad in [format!("+3:{hash}"), format!("03:{hash}"), format!("3:{hash}:"), format!("3 :{hash}"), "3:".into()]
+        {
+            assert!(bad.parse::<Head>().is_err(), "{bad}");
         }
-        assert!(check(&forged).is_ok());
-        assert_eq!(verify_to(Head::EMPTY, &forged, saved), Err(ChainError::Rewritten { seq: 4 }));
     }
 
     #[test]

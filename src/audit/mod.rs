@@ -1,14 +1,21 @@
-//! The audit log as values: events, the hash chain over them, and its verification. No I/O.
+//! The audit log as values: events, the hash chain over them, its signed heads, its verification, and which of its
+//! entries somebody wants to see. No I/O. docs/audit.md is written for those who check a log without this code.
 
 pub mod chain;
+mod filter;
+mod head;
+mod verify;
 
-pub use chain::{ChainError, Head};
+pub use chain::{ChainError, Head, Witness};
+pub use filter::{Filter, What, Who};
+pub use head::SignedHead;
+pub use verify::{Verdict, Verifier};
 
-use crate::domain::{Actor, Timestamp, Version};
+use crate::domain::{Actor, Serial, SessionId, Timestamp, Version};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
-/// Something that changed, or let someone in, or kept someone out.
+/// Something that changed, or let someone in, or kept someone out. The order of the fields is that of the hashed bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
@@ -26,9 +33,38 @@ pub struct Event {
     pub object: String,
     /// Whether it was done.
     pub outcome: Outcome,
-    /// The reason for a refusal, or what else there is to know.
+    /// One word why it was refused, or why a session was ended.
+    pub reason: Option<String>,
+    /// What else there is to know.
     pub detail: String,
+    /// The certificate that it is about, or else the one that the connection came with.
+    pub certificate: Option<Serial>,
+    /// The session that it is about.
+    pub session: Option<SessionId>,
 }
+
+impl Event {
+    /// Something that happened on this machine; what else is known of it is filled in.
+    #[must_use]
+    pub fn new(at: Timestamp, actor: Actor, action: impl Into<String>, object: impl Into<String>) -> Self {
+        Self {
+            at,
+            actor,
+            source: LOCAL.into(),
+            connection: None,
+            action: action.into(),
+            object: object.into(),
+            outcome: Outcome::Done,
+            reason: None,
+            detail: String::new(),
+            certificate: None,
+            session: None,
+        }
+    }
+}
+
+/// The source of what did not come over a network.
+pub const LOCAL: &str = "local";
 
 /// Whether what was asked was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +74,29 @@ pub enum Outcome {
     Done,
     /// It was not.
     Refused,
+}
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "done" => Ok(Self::Done),
+            "refused" => Ok(Self::Refused),
+            _ => Err("an outcome is one of: done, refused"),
+        }
+    }
 }
 
 /// SHA-256 over an entry and, through the one before, everything that came before it. Written as 64 lower-case

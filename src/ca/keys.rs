@@ -6,7 +6,7 @@ use crate::{
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 use rustix::fs::{Mode, OFlags};
-use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair, public::KeyData};
+use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -78,17 +78,21 @@ pub struct CaKeys {
     pub host: Box<dyn Signer>,
     /// Signs bundles.
     pub bundle: SigningKey,
+    /// Signs where the audit log ends.
+    pub audit: SigningKey,
 }
 
 const USER_CA: &str = "user_ca";
 const HOST_CA: &str = "host_ca";
 const BUNDLE_KEY: &str = "bundle_key";
+const AUDIT_KEY: &str = "audit_key";
+const ALL: [&str; 4] = [USER_CA, HOST_CA, BUNDLE_KEY, AUDIT_KEY];
 
 impl CaKeys {
     /// Whether there is any key in a state directory.
     #[must_use]
     pub fn present(dir: &Path) -> bool {
-        [USER_CA, HOST_CA, BUNDLE_KEY].iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+        ALL.iter().any(|name| dir.join(name).symlink_metadata().is_ok())
     }
 
     /// Makes the keys of a new authority. Only for a state directory that has never been used: see [`CaKeys::load`].
@@ -96,7 +100,21 @@ impl CaKeys {
     /// # Errors
     /// A key cannot be written.
     pub fn make(dir: &Path) -> Result<(), KeyFileError> {
-        [USER_CA, HOST_CA, BUNDLE_KEY].iter().try_for_each(|name| make(&dir.join(name), name))
+        ALL.iter().try_for_each(|name| make(&dir.join(name), name))
+    }
+
+    /// Makes the key that signs the audit log in a state directory from before there was one, and says where; none if it
+    /// has one. Only if nothing was signed yet: another key over an old log would make its signed heads worthless.
+    ///
+    /// # Errors
+    /// The key cannot be written.
+    pub fn add_audit_key(dir: &Path) -> Result<Option<PathBuf>, KeyFileError> {
+        let path = dir.join(AUDIT_KEY);
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(&path, AUDIT_KEY).map(|()| Some(path)),
+            // Whatever is wrong with it is said when it is read.
+            _ => Ok(None),
+        }
     }
 
     /// Reads the keys of a state directory. A key that is not there is never made: `database` shows that there was an
@@ -107,9 +125,10 @@ impl CaKeys {
     pub fn load(dir: &Path, database: &Path) -> Result<Self, KeyFileError> {
         let load = |name: &str| read(&dir.join(name), database);
         Ok(Self {
-            user: Box::new(FileSigner::new(load(USER_CA)?)?),
-            host: Box::new(FileSigner::new(load(HOST_CA)?)?),
+            user: Box::new(FileSigner::new(load(USER_CA)?)),
+            host: Box::new(FileSigner::new(load(HOST_CA)?)),
             bundle: load(BUNDLE_KEY)?,
+            audit: load(AUDIT_KEY)?,
         })
     }
 
@@ -117,6 +136,12 @@ impl CaKeys {
     #[must_use]
     pub fn public(&self) -> CaPublicKeys {
         CaPublicKeys { user: self.user.public_key().clone(), host: self.host.public_key().clone() }
+    }
+
+    /// The public half of the key that signs the audit log.
+    #[must_use]
+    pub fn audit_key(&self) -> PublicKey {
+        public_half(&self.audit)
     }
 
     /// The public half of the bundle key.
@@ -133,12 +158,14 @@ struct FileSigner {
 }
 
 impl FileSigner {
-    fn new(key: SigningKey) -> Result<Self, KeyFileError> {
-        let data = KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(key.verifying_key().to_bytes()));
-        let public = PublicKey::from_key_data(&data)
-            .map_err(|e| KeyFileError::Format { path: PathBuf::new(), what: e.to_string() })?;
-        Ok(Self { key, public })
+    fn new(key: SigningKey) -> Self {
+        let public = public_half(&key);
+        Self { key, public }
     }
+}
+
+fn public_half(key: &SigningKey) -> PublicKey {
+    PublicKey::from_ed25519(key.verifying_key().to_bytes())
 }
 
 impl Signer for FileSigner {
@@ -225,7 +252,7 @@ mod tests {
     fn keys_are_the_owner_s_alone_and_survive_a_restart() {
         let dir = made();
         assert!(CaKeys::present(dir.path()));
-        for name in [USER_CA, HOST_CA, BUNDLE_KEY] {
+        for name in ALL {
             assert_eq!(dir.path().join(name).metadata().unwrap().mode() & 0o7777, 0o600, "{name}");
         }
         assert_eq!(load(&dir).unwrap().public(), load(&dir).unwrap().public());
@@ -237,6 +264,21 @@ mod tests {
         std::fs::remove_file(dir.path().join(USER_CA)).unwrap();
         assert!(matches!(load(&dir), Err(KeyFileError::Missing { .. })));
         assert!(!dir.path().join(USER_CA).exists());
+    }
+
+    #[test]
+    fn a_directory_from_before_there_was_an_audit_key_gets_one_and_keeps_the_others() {
+        let dir = made();
+        std::fs::remove_file(dir.path().join(AUDIT_KEY)).unwrap();
+        let others = || [USER_CA, HOST_CA, BUNDLE_KEY].map(|name| std::fs::read(dir.path().join(name)).unwrap());
+        let before = others();
+        assert!(matches!(load(&dir), Err(KeyFileError::Missing { .. })));
+        assert_eq!(CaKeys::add_audit_key(dir.path()).unwrap(), Some(dir.path().join(AUDIT_KEY)));
+        let made = load(&dir).unwrap().audit_key();
+        assert_eq!(CaKeys::add_audit_key(dir.path()).unwrap(), None);
+        assert_eq!(load(&dir).unwrap().audit_key(), made);
+        assert_eq!(others(), before);
+        assert_eq!(dir.path().join(AUDIT_KEY).metadata().unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]

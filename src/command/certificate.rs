@@ -37,7 +37,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                 ]
             });
             let headers = ["SERIAL", "ACCOUNT", "PRINCIPALS", "FROM", "UNTIL"];
-            let text = table(&headers, rows.collect(), context.width(), "No live certificates.");
+            let text = table(&headers, rows.collect(), context.screen(), "No live certificates.");
             Ok(Reply::data(&certificates, text))
         }
         Command::Revoke { serial } => {

@@ -15,6 +15,7 @@ mod krl;
 mod local;
 mod manual;
 mod member;
+mod moment;
 mod node;
 mod org;
 mod project;
@@ -109,11 +110,6 @@ impl Context<'_> {
     /// Where the answer will be read.
     pub(crate) fn screen(&self) -> Screen {
         Screen::of(self.invocation.terminal)
-    }
-
-    /// The same, by its old name.
-    pub(crate) fn width(&self) -> Screen {
-        self.screen()
     }
 
     /// How the one who asks calls this program.

@@ -9,7 +9,7 @@ use crate::{
     api::server::{Allowed, serve_admin, serve_gateway},
     app::{App, Site},
     ca::CaKeys,
-    store::SqliteStore,
+    store::{SqliteStore, Store},
 };
 use rustix::fs::Mode;
 use std::{
@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{net::UnixListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// Runs the authority until it is asked to stop.
 ///
@@ -54,6 +55,14 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     // The store is locked now: of two that start at once on an empty directory only one comes so far.
     if fresh {
         CaKeys::make(&config.state_dir)?;
+    } else if store.last_signed_head().await?.is_none()
+        && let Some(path) = CaKeys::add_audit_key(&config.state_dir)?
+    {
+        tracing::warn!(
+            path = %path.display(),
+            "this state directory is from before the audit log was signed: a key for it was made; put it into your \
+             backups, and keep its public half elsewhere ('certgate ca show')"
+        );
     }
     let keys = CaKeys::load(&config.state_dir, &database)?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
@@ -62,27 +71,35 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
 
     let admin = listen(&config.admin_socket, &operators)?;
     let gateway = listen(&config.gateway_socket, &gateway_users)?;
-    let mut publishing = tokio::spawn(app.clone().publish(committed));
+    let (stop_publishing, stop_keeping) = (CancellationToken::new(), CancellationToken::new());
+    let mut publishing = tokio::spawn(app.clone().publish(committed, stop_publishing.clone()));
+    let mut keeping = tokio::spawn(app.clone().keep_audit(stop_keeping.clone()));
     let admin = tokio::spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     let gateway = tokio::spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
     tracing::info!(state_dir = %config.state_dir.display(), version = %app.directory().version(), "the authority is ready");
     ready();
 
-    // Without the one that acts on changes a removal would be a promise that nobody keeps: better to stop, and be
-    // started again, when every gateway and node says what it has.
+    // Without the one that acts on changes a removal would be a promise that nobody keeps, without the one that keeps the
+    // journal nobody would hear of it: better to stop, and be started again, when every gateway and node says what it has.
     let failed = tokio::select! {
         () = stop.cancelled() => None,
-        ended = &mut publishing => Some(ended),
+        ended = &mut publishing => Some(("what acts on changes", ended)),
+        ended = &mut keeping => Some(("what keeps the journal", ended)),
     };
     stop.cancel();
     let (admin, gateway) = tokio::join!(admin, gateway);
-    publishing.abort();
     admin?;
     gateway?;
-    if let Some(ended) = failed {
+    if let Some((what, ended)) = failed {
         ended?;
-        return Err("what acts on changes has ended".into());
+        return Err(format!("{what} has ended").into());
     }
+    // Nobody decides anything any more. What was decided is acted upon; then it is all in the journal, and the end of the
+    // log is signed.
+    stop_publishing.cancel();
+    publishing.await?;
+    stop_keeping.cancel();
+    keeping.await?;
     for socket in [&config.admin_socket, &config.gateway_socket] {
         let _ = std::fs::remove_file(socket);
     }

@@ -65,6 +65,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
 pub fn log() {
     use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
     let filter = EnvFilter::try_from_env("CERTGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,russh=off"));
+    // What goes into the audit log goes into the journal too, whatever level somebody has asked for.
+    let filter = match format!("{}=info", crate::app::journal::TARGET).parse() {
+        Ok(audit) => filter.add_directive(audit),
+        // It is a target and a level.
+        Err(_) => filter,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     match journal {

@@ -391,6 +391,12 @@ impl Directory {
         self.denied_keys.get(key).map(|(_, until)| *until)
     }
 
+    /// Whose a removed key was.
+    #[must_use]
+    pub fn owner_of_denied_key(&self, key: &Fingerprint) -> Option<AccountId> {
+        self.denied_keys.get(key).map(|(account, _)| *account)
+    }
+
     /// All removed keys: fingerprint, whose, until when.
     pub fn denied_keys(&self) -> impl Iterator<Item = (Fingerprint, AccountId, Timestamp)> {
         self.denied_keys.iter().map(|(key, (account, until))| (*key, *account, *until))

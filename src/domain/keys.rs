@@ -78,6 +78,12 @@ impl PublicKey {
         Ok(Self(key.clone()))
     }
 
+    /// From the 32 bytes of an ed25519 key (RFC 8032), which is always of an accepted type.
+    #[must_use]
+    pub fn from_ed25519(bytes: [u8; 32]) -> Self {
+        Self(KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(bytes)))
+    }
+
     /// As ssh-key has it.
     #[must_use]
     pub fn key_data(&self) -> &KeyData {

@@ -118,6 +118,27 @@ pub enum Actor {
     Authority,
 }
 
+impl Actor {
+    /// The key that was proved, if one was.
+    #[must_use]
+    pub fn key(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Account { key, .. } | Self::Node { key, .. } | Self::Stranger { key } => Some(*key),
+            Self::Operator { .. } | Self::Authority => None,
+        }
+    }
+
+    /// For operators and the journal, who may know which operator it was. `Display` is for everybody.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Operator { uid } => format!("operator (uid {uid})"),
+            Self::Stranger { .. } => "stranger".into(),
+            Self::Account { .. } | Self::Node { .. } | Self::Authority => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -73,6 +73,13 @@ impl Timestamp {
         )
     }
 
+    /// `2026-11-23 12:03:04 UTC`, for people who compare it with other logs.
+    #[must_use]
+    pub fn exactly(self) -> String {
+        let date = self.to_date();
+        format!("{} {:02}:{:02}:{:02} UTC", date.date(), date.hour(), date.minute(), date.second())
+    }
+
     /// As people say it at `now`: `12:03 UTC` on the same day, the whole date otherwise.
     #[must_use]
     pub fn for_people_at(self, now: Self) -> String {

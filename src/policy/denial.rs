@@ -140,12 +140,6 @@ impl Denial {
         Self { reason, operator: operator.into(), user: user.into() }
     }
 
-    /// As the audit log has it.
-    #[must_use]
-    pub fn for_the_record(&self) -> String {
-        format!("{}: {}", self.reason, self.operator)
-    }
-
     /// The one answer for what does not exist and for what is not theirs.
     #[must_use]
     pub fn not_found(what: &str, name: &dyn fmt::Display, operator: impl Into<String>) -> Self {

@@ -1,8 +1,8 @@
 //! A store that forgets everything when it is dropped: for tests, and to keep the trait honest.
 
-use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use super::{AuditPage, AuditQuery, Commits, Decision, Store, StoreError, step::State};
 use crate::{
-    audit::Entry,
+    audit::{Entry, Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Document, Mutation, Revision, Serial, Timestamp, Version},
 };
 use futures_util::future::{BoxFuture, FutureExt, ready};
@@ -10,6 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// A store in memory. The lock is never held across an await, and no decision waits for anything but a decision.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ struct Inner {
     /// Every configuration of each cluster, the first one first.
     revisions: BTreeMap<ClusterId, Vec<Revision>>,
     log: Vec<Entry>,
+    signed: Vec<SignedHead>,
+    end: watch::Sender<Head>,
     commits: Commits,
 }
 
@@ -46,8 +49,15 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(commits: Commits) -> Self {
-        let (certificates, revisions, log) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let inner = Inner { state: State::empty(), certificates, revisions, log, commits };
+        let inner = Inner {
+            state: State::empty(),
+            certificates: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            log: Vec::new(),
+            signed: Vec::new(),
+            end: watch::Sender::new(Head::EMPTY),
+            commits,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -62,6 +72,9 @@ impl MemoryStore {
         let version = step.version();
         inner.state = step.state.clone();
         inner.log.append(&mut step.entries);
+        inner.signed.extend(step.signed);
+        let head = inner.state.head;
+        inner.end.send_if_modified(|end| std::mem::replace(end, head) != head);
         for mutation in &step.mutations {
             inner.keep_revision(mutation);
         }
@@ -100,11 +113,42 @@ impl Store for MemoryStore {
         ready(Ok(revisions.and_then(|all| all.iter().find(|r| r.revision == revision)).cloned())).boxed()
     }
 
-    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
-        let inner = self.inner();
-        let wanted = inner.log.partition_point(|entry| entry.seq <= query.after);
-        let wanted = &inner.log[wanted..];
-        let skipped = if query.latest { wanted.len().saturating_sub(query.limit) } else { 0 };
-        ready(Ok(wanted.iter().skip(skipped).take(query.limit).cloned().collect())).boxed()
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, StoreError>> {
+        ready(Ok(page(&self.inner().log, &query))).boxed()
     }
+
+    fn audit_end(&self) -> watch::Receiver<Head> {
+        self.inner().end.subscribe()
+    }
+
+    fn signed_heads(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SignedHead>, StoreError>> {
+        let inner = self.inner();
+        ready(Ok(inner.signed.iter().filter(|signed| signed.number > after).take(limit).copied().collect())).boxed()
+    }
+
+    fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        ready(Ok(self.inner().signed.last().copied())).boxed()
+    }
+}
+
+fn page(log: &[Entry], query: &AuditQuery) -> AuditPage {
+    let (first, last) = (log.partition_point(|e| e.seq <= query.after), log.partition_point(|e| e.seq < query.before));
+    let range = log.get(first..last).unwrap_or_default();
+    let mut page = AuditPage::default();
+    let order: Box<dyn Iterator<Item = &Entry>> =
+        if query.latest { Box::new(range.iter().rev()) } else { Box::new(range.iter()) };
+    for (looked, entry) in (0..).zip(order) {
+        if page.entries.len() >= query.limit || looked >= query.scan {
+            // The one before, in this order, was the last that was looked at.
+            page.more = Some(if query.latest { entry.seq + 1 } else { entry.seq - 1 });
+            break;
+        }
+        if query.filter.wants(&entry.event) {
+            page.entries.push(entry.clone());
+        }
+    }
+    if query.latest {
+        page.entries.reverse();
+    }
+    page
 }

@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod contract_audit;
 pub mod memory;
 #[cfg(test)]
 mod random;
@@ -18,12 +20,13 @@ pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
 use crate::{
-    audit::{Entry, Event},
+    audit::{Entry, Event, Filter, Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Mutation, Revision, Serial, Touched, Version},
 };
 use futures_util::future::BoxFuture;
 use std::{path::PathBuf, sync::Arc};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Why the store cannot be opened or a transaction was not made durable. The operator's voice: what, where, what next.
 #[derive(Debug, Error)]
@@ -52,6 +55,14 @@ pub enum StoreError {
     /// A query failed.
     #[error("the database could not be read: {0}")]
     Unreadable(String),
+    /// An entry of the audit log is not one.
+    #[error("audit entry {seq} cannot be read: {what}")]
+    Entry {
+        /// Its number.
+        seq: u64,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The writer has stopped.
     #[error("the store has been closed")]
     Closed,
@@ -64,6 +75,19 @@ pub struct Ledger<'a> {
     pub directory: &'a Directory,
     /// The serial number that the next certificate gets.
     pub next_serial: Serial,
+    /// Where the audit log ends.
+    pub head: Head,
+    /// The last signed head.
+    pub signed: Mark,
+}
+
+/// A signed head without its signature: what the next one has to follow. All zero before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number.
+    pub number: u64,
+    /// Its entry.
+    pub seq: u64,
 }
 
 /// What a decision says.
@@ -75,6 +99,8 @@ pub struct Change {
     pub certificate: Option<CertificateRecord>,
     /// What the audit log gets. A refusal has events and nothing else.
     pub events: Vec<Event>,
+    /// [`Ledger::head`], signed, with the number after [`Ledger::signed`].
+    pub signed: Option<SignedHead>,
 }
 
 /// A decision: no change at all if it returns none. Runs on the writer and must not block.
@@ -92,15 +118,38 @@ pub struct Commit {
 /// Where commits are announced, in order, each after it is durable and visible in [`Store::directory`].
 pub type Commits = tokio::sync::mpsc::UnboundedSender<Commit>;
 
-/// Which audit entries are wanted.
-#[derive(Clone, Debug, Default)]
+/// Which audit entries are wanted. The default: all, from the first.
+#[derive(Clone, Debug)]
 pub struct AuditQuery {
     /// Only entries after this number.
     pub after: u64,
-    /// No more than so many, the latest of them if `latest` is set.
+    /// Only entries before this number.
+    pub before: u64,
+    /// No more than so many.
     pub limit: usize,
-    /// Begin at the end of the log.
+    /// Begin at the end: the latest ones. What is answered is in the order of numbers all the same.
     pub latest: bool,
+    /// Only entries that it wants.
+    pub filter: Filter,
+    /// Look at about so many entries and no more. Entries that an index leads to cost nothing.
+    pub scan: u64,
+}
+
+impl Default for AuditQuery {
+    fn default() -> Self {
+        let filter = Filter::default();
+        Self { after: 0, before: u64::MAX, limit: usize::MAX, latest: false, filter, scan: u64::MAX }
+    }
+}
+
+/// Audit entries that were wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    /// In the order of their numbers.
+    pub entries: Vec<Entry>,
+    /// Where to go on: there may be more after this number, or before it if the latest were asked for. None if all of
+    /// what was asked for has been looked at.
+    pub more: Option<u64>,
 }
 
 /// What is durable.
@@ -125,5 +174,14 @@ pub trait Store: Send + Sync + 'static {
     fn revision(&self, cluster: ClusterId, revision: u64) -> BoxFuture<'_, Result<Option<Revision>, StoreError>>;
 
     /// Audit entries in order.
-    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>>;
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, StoreError>>;
+
+    /// Where the audit log ends. Changes after a transaction that appended to it has become durable.
+    fn audit_end(&self) -> watch::Receiver<Head>;
+
+    /// Signed heads after a number, in order.
+    fn signed_heads(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SignedHead>, StoreError>>;
+
+    /// The last signed head.
+    fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>>;
 }

@@ -1,7 +1,7 @@
 //! Small values for the tests of stores.
 
 use crate::{
-    audit::{Event, Outcome},
+    audit::Event,
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind,
         Departure, Document, Fingerprint, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole, Org,
@@ -27,16 +27,7 @@ pub(crate) fn key(n: u8) -> PublicKey {
 }
 
 pub(crate) fn event(action: &str) -> Event {
-    Event {
-        at: NOW,
-        actor: OPERATOR,
-        source: "local".into(),
-        connection: None,
-        action: action.into(),
-        object: "acme".into(),
-        outcome: Outcome::Done,
-        detail: String::new(),
-    }
+    Event::new(NOW, OPERATOR, action, "acme")
 }
 
 pub(crate) fn certificate(serial: Serial, account: AccountId, valid_before: Timestamp) -> CertificateRecord {

@@ -1,9 +1,9 @@
 //! One decision, worked out: what it changes, given the state that it saw. Shared by all backends, so that they cannot
 //! differ in what a transaction means; how it becomes durable is theirs.
 
-use super::{Change, Commit, Decision, Ledger, StoreError};
+use super::{Change, Commit, Decision, Ledger, Mark, StoreError};
 use crate::{
-    audit::{Entry, Head, chain},
+    audit::{Entry, Head, SignedHead, chain},
     domain::{CertificateRecord, Directory, Mutation, Serial, Touched, Version},
 };
 use std::{
@@ -17,6 +17,7 @@ pub(super) struct State {
     pub(super) directory: Arc<Directory>,
     pub(super) next_serial: Serial,
     pub(super) head: Head,
+    pub(super) signed: Mark,
 }
 
 /// What a decision changes. Not in force before it is durable.
@@ -25,6 +26,7 @@ pub(super) struct Step {
     pub(super) mutations: Vec<Mutation>,
     pub(super) certificate: Option<CertificateRecord>,
     pub(super) entries: Vec<Entry>,
+    pub(super) signed: Option<SignedHead>,
     /// The state after it.
     pub(super) state: State,
     touched: Touched,
@@ -45,7 +47,7 @@ impl Step {
 impl State {
     /// Of an empty store.
     pub(super) fn empty() -> Self {
-        Self { directory: Arc::default(), next_serial: Serial(1), head: Head::EMPTY }
+        Self { directory: Arc::default(), next_serial: Serial(1), head: Head::EMPTY, signed: Mark::default() }
     }
 
     /// Runs a decision on this state.
@@ -53,7 +55,8 @@ impl State {
     /// # Errors
     /// It panicked, or what it says contradicts the directory: nothing is changed.
     pub(super) fn step(&self, decision: Decision) -> Result<Option<Step>, StoreError> {
-        let ledger = Ledger { directory: &self.directory, next_serial: self.next_serial };
+        let Self { directory, next_serial, head, signed } = self;
+        let ledger = Ledger { directory, next_serial: *next_serial, head: *head, signed: *signed };
         // Unwind safety: a decision only sees values that nobody changes in place, and it is gone after this.
         let change = catch_unwind(AssertUnwindSafe(|| decision(ledger)))
             .map_err(|_| StoreError::Failed("the decision failed on a defect in certgate (it panicked)".to_owned()))?;
@@ -61,10 +64,11 @@ impl State {
     }
 
     fn work_out(&self, change: Change) -> Result<Option<Step>, StoreError> {
-        let Change { mutations, certificate, events } = change;
-        if mutations.is_empty() && certificate.is_none() && events.is_empty() {
+        let Change { mutations, certificate, events, signed } = change;
+        if mutations.is_empty() && certificate.is_none() && events.is_empty() && signed.is_none() {
             return Ok(None);
         }
+        let mark = signed.map_or(Ok(self.signed), |signed| self.mark(&signed))?;
         let (directory, touched) = self.change_directory(&mutations)?;
         let mut next_serial = self.next_serial;
         if let Some(record) = &certificate {
@@ -84,8 +88,17 @@ impl State {
                 entry
             })
             .collect();
-        let state = Self { directory, next_serial, head };
-        Ok(Some(Step { mutations, certificate, entries, state, touched }))
+        let state = Self { directory, next_serial, head, signed: mark };
+        Ok(Some(Step { mutations, certificate, entries, signed, state, touched }))
+    }
+
+    /// A signed head is for the end of the log as the decision saw it, follows the one before, and says something new.
+    fn mark(&self, signed: &SignedHead) -> Result<Mark, StoreError> {
+        let mark = Mark { number: signed.number, seq: signed.head.seq };
+        if signed.head != self.head || mark.number != self.signed.number + 1 || mark.seq <= self.signed.seq {
+            return Err(StoreError::Failed(format!("signed head {} does not fit the audit log", signed.number)));
+        }
+        Ok(mark)
     }
 
     /// Applies mutations one by one: what each touches is asked of the directory just before it, where what it takes

@@ -15,18 +15,21 @@ use certgate::{
     command,
     domain::{PublicKey, SessionId, Timestamp},
     policy::{CertificateSettings, NodeNetworks},
-    store::MemoryStore,
+    store::{Commit, Commits, MemoryStore, SqliteStore, Store, StoreError},
 };
 use ed25519_dalek::SigningKey;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use std::{
     net::IpAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::CancellationToken;
 
 /// A clock that stands still until it is moved.
 struct Hands(AtomicU64);
@@ -51,7 +54,9 @@ impl Entropy for Counter {
 pub struct World {
     pub app: Arc<App>,
     clock: Arc<Hands>,
-    _keys: tempfile::TempDir,
+    publishing: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+    _keys: Option<tempfile::TempDir>,
 }
 
 /// From where everybody comes.
@@ -64,6 +69,13 @@ pub fn key(number: u8) -> PublicKey {
     PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
 }
 
+type Opened = (Arc<dyn Store>, UnboundedReceiver<Commit>);
+
+fn commits<S: Store>(open: impl FnOnce(Commits) -> Result<S, StoreError>) -> Result<Opened, StoreError> {
+    let (commits, committed) = unbounded_channel();
+    Ok((Arc::new(open(commits)?), committed))
+}
+
 impl World {
     pub async fn new() -> Self {
         let gateway_addresses = Some(GATEWAY.parse().unwrap());
@@ -73,16 +85,50 @@ impl World {
     pub async fn with(certificates: CertificateSettings) -> Self {
         let keys = tempfile::tempdir().unwrap();
         CaKeys::make(keys.path()).unwrap();
-        let ca = CaKeys::load(keys.path(), keys.path()).unwrap();
-        let (commits, committed) = tokio::sync::mpsc::unbounded_channel();
+        let (store, committed) = commits(|commits| Ok(MemoryStore::new(commits))).unwrap();
+        let world = Self::over(store, keys.path(), committed, certificates).await;
+        Self { _keys: Some(keys), ..world }
+    }
+
+    /// Over a state directory, which gets its keys if it is empty.
+    pub async fn on_disk(state: &Path) -> Result<Self, StoreError> {
+        if !CaKeys::present(state) {
+            CaKeys::make(state).unwrap();
+        }
+        let (store, committed) = commits(|commits| SqliteStore::open(state, commits))?;
+        Ok(Self::over(store, state, committed, CertificateSettings::default()).await)
+    }
+
+    async fn over(
+        store: Arc<dyn Store>,
+        keys: &Path,
+        committed: UnboundedReceiver<Commit>,
+        certificates: CertificateSettings,
+    ) -> Self {
+        let ca = CaKeys::load(keys, keys).unwrap();
         let clock = Arc::new(Hands(AtomicU64::new(1_800_000_000_000)));
         let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
-        let store = Arc::new(MemoryStore::new(commits));
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
         let site = Site { bastion, certificates, node_networks: NodeNetworks::default() };
         let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
-        tokio::spawn(app.clone().publish(committed));
-        Self { app, clock, _keys: keys }
+        let stop = CancellationToken::new();
+        let publishing = tokio::spawn(app.clone().publish(committed, stop.clone()));
+        Self { app, clock, publishing, stop, _keys: None }
+    }
+
+    /// As at a clean stop: what nobody waited for is on record, the log is in the journal, and its end is signed.
+    pub async fn settle(&self) {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        self.app.clone().keep_audit(stop).await;
+    }
+
+    /// Ends it, and lets go of its state directory.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        (&mut self.publishing).await.unwrap();
+        self.settle().await;
+        assert_eq!(Arc::strong_count(&self.app), 1, "somebody has the authority still");
     }
 
     /// The story's organization: admin1 (key 1) is admin and user1 (key 2) member of `acme/ml` with cluster `h100`;

@@ -2,15 +2,15 @@
 //! applied the first ones, with all of its checks. What was deleted is made and deleted again, so that names and
 //! numbers stay taken.
 
-use super::rows;
+use super::{audit, rows};
 use crate::{
-    audit::{Head, chain},
+    audit::{ChainError, Head, Witness, chain},
     domain::{
         AccountId, Actor, ClusterId, Directory, Membership, Mutation, ProjectId, Role, Serial, Timestamp, Version,
     },
-    store::step::State,
+    store::{Mark, step::State},
 };
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row};
 use std::sync::Arc;
 
 /// What the database holds.
@@ -20,19 +20,34 @@ use std::sync::Arc;
 pub(super) fn load(connection: &Connection) -> Result<State, String> {
     let (mutations, version, next_serial) = read(connection).map_err(|error| error.to_string())?;
     let directory = Directory::default().after(&mutations).map_err(|error| error.to_string())?.at_version(version);
-    Ok(State { directory: Arc::new(directory), next_serial, head: head(connection)? })
+    let head = head(connection)?;
+    Ok(State { directory: Arc::new(directory), next_serial, head, signed: signed(connection, head)? })
 }
 
 /// The end of the audit log. All of it is checked on demand (`audit verify`), not at each start; the last entry is,
 /// because the next one builds on it.
 fn head(connection: &Connection) -> Result<Head, String> {
-    let last = connection
-        .query_row("SELECT * FROM audit ORDER BY seq DESC LIMIT 1", [], rows::entry)
-        .optional()
-        .map_err(|error| error.to_string())?;
+    audit::check_beginning(connection).map_err(|error| error.to_string())?;
+    let last = audit::last_entry(connection).map_err(|error| error.to_string())?;
     let Some(last) = last else { return Ok(Head::EMPTY) };
-    let before = Head { seq: last.seq - 1, hash: last.previous };
+    let before = Head { seq: last.seq.saturating_sub(1), hash: last.previous };
     chain::follow(before, &last).map_err(|error| error.to_string())
+}
+
+/// The last signed head, which the log must reach and contain: appending to one that was cut off would hide it.
+fn signed(connection: &Connection, end: Head) -> Result<Mark, String> {
+    let Some(last) = audit::last_signed_head(connection).map_err(|error| error.to_string())? else {
+        return Ok(Mark::default());
+    };
+    let (seq, witness) = (last.head.seq, Witness::Signed(last.number));
+    if seq > end.seq {
+        return Err(ChainError::CutOff { end: end.seq, saved: seq, witness }.to_string());
+    }
+    let hash = audit::hash_of(connection, seq).map_err(|error| error.to_string())?;
+    if hash != Some(last.head.hash) {
+        return Err(ChainError::Rewritten { seq, witness }.to_string());
+    }
+    Ok(Mark { number: last.number, seq })
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<(Vec<Mutation>, Version, Serial)> {

@@ -5,6 +5,7 @@
 //!
 //! Nothing else in the process may open and close the database file: that would end SQLite's locks on it.
 
+mod audit;
 mod files;
 mod load;
 mod rows;
@@ -12,9 +13,9 @@ mod schema;
 mod write;
 mod writer;
 
-use super::{AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use super::{AuditPage, AuditQuery, Commits, Decision, Store, StoreError, step::State};
 use crate::{
-    audit::Entry,
+    audit::{Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Revision, Serial, Timestamp, Version},
 };
 use arc_swap::ArcSwap;
@@ -28,7 +29,7 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::{Job, Writer};
 
 /// Decisions and queries that may wait; whoever comes then waits to be let in.
@@ -46,6 +47,7 @@ type Query = Box<dyn FnOnce(&Connection) + Send>;
 /// the state directory.
 pub struct SqliteStore {
     directory: Arc<ArcSwap<Directory>>,
+    end: watch::Receiver<Head>,
     // In this order they end: the writer's work, the readers', and only then the lock.
     writer: Worker<Job>,
     reader: Worker<Query>,
@@ -94,7 +96,8 @@ impl SqliteStore {
             return Err(files::damaged(path, format!("it is in journal mode {mode} instead of wal")));
         }
         let published = Arc::clone(&directory);
-        let writer = Writer { connection, state, published, commits };
+        let (end, seen) = watch::channel(state.head);
+        let writer = Writer { connection, state, published, end, commits };
         let reading = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let writer = Worker::spawn("store-writer", move |jobs| writer.run(jobs))?;
         let reader = Worker::spawn("store-reader", move |mut queries: mpsc::Receiver<Query>| {
@@ -102,13 +105,13 @@ impl SqliteStore {
                 query(&reading);
             }
         })?;
-        Ok(Self { directory, writer, reader, _lock: lock })
+        Ok(Self { directory, end: seen, writer, reader, _lock: lock })
     }
 
     /// Runs a query on the reader thread.
-    fn read<T: Send + 'static>(
+    fn read<T: Send + 'static, E: Into<StoreError> + Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         async move {
             let (answer, answered) = oneshot::channel();
@@ -117,8 +120,7 @@ impl SqliteStore {
                 let _ = answer.send(query(connection));
             });
             self.reader.send(query).await?;
-            let result = answered.await.map_err(|_| StoreError::Closed)?;
-            result.map_err(|error| StoreError::Unreadable(error.to_string()))
+            answered.await.map_err(|_| StoreError::Closed)?.map_err(Into::into)
         }
         .boxed()
     }
@@ -172,18 +174,26 @@ impl Store for SqliteStore {
         })
     }
 
-    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
-        self.read(move |connection| {
-            // Numbers beyond SQLite's range are beyond every entry and every count of entries.
-            let after = i64::try_from(query.after).unwrap_or(i64::MAX);
-            let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-            let sql = if query.latest {
-                "SELECT * FROM (SELECT * FROM audit WHERE seq > ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq"
-            } else {
-                "SELECT * FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"
-            };
-            connection.prepare_cached(sql)?.query_map(params![after, limit], rows::entry)?.collect()
-        })
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<AuditPage, StoreError>> {
+        audit::search(self, query).boxed()
+    }
+
+    fn audit_end(&self) -> watch::Receiver<Head> {
+        self.end.clone()
+    }
+
+    fn signed_heads(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<SignedHead>, StoreError>> {
+        self.read(move |connection| audit::signed_heads(connection, after, limit))
+    }
+
+    fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        self.read(audit::last_signed_head)
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unreadable(error.to_string())
     }
 }
 

@@ -1,12 +1,9 @@
 //! Rows as values: every column is parsed into its checked type, the same way for loading and for queries.
 
-use crate::{
-    audit::{ChainHash, Entry, Event, Outcome},
-    domain::{
-        Account, AccountId, AccountKind, CertificateRecord, Cluster, ClusterId, Departure, Document, Fingerprint, Job,
-        JoinToken, KeyEntry, Membership, Node, NodeCounts, NodeId, Org, OrgId, Project, ProjectId, ProvisionState,
-        PublicKey, Resource, Revision, Serial, Size, Timestamp, TokenHash, Uid, Version, Volume, VolumeId,
-    },
+use crate::domain::{
+    Account, AccountId, AccountKind, CertificateRecord, Cluster, ClusterId, Departure, Document, Fingerprint, Job,
+    JoinToken, KeyEntry, Membership, Node, NodeCounts, NodeId, Org, OrgId, Project, ProjectId, ProvisionState,
+    PublicKey, Resource, Revision, Serial, Size, Timestamp, TokenHash, Uid, Volume, VolumeId,
 };
 use rusqlite::{
     Error, Result, Row,
@@ -201,29 +198,5 @@ pub(super) fn certificate(row: &Row<'_>) -> Result<CertificateRecord> {
         valid_before: time(row, "valid_before")?,
         source: row.get("source")?,
         issued: time(row, "issued")?,
-    })
-}
-
-pub(super) fn entry(row: &Row<'_>) -> Result<Entry> {
-    let outcome = match row.get_ref("outcome")?.as_str()? {
-        "done" => Outcome::Done,
-        "refused" => Outcome::Refused,
-        _ => return Err(bad("outcome", "neither done nor refused")),
-    };
-    Ok(Entry {
-        seq: number(row, "seq")?,
-        version: Version(number(row, "version")?),
-        event: Event {
-            at: time(row, "at")?,
-            actor: json(row, "actor")?,
-            source: row.get("source")?,
-            connection: row.get("connection")?,
-            action: row.get("action")?,
-            object: row.get("object")?,
-            outcome,
-            detail: row.get("detail")?,
-        },
-        previous: ChainHash(row.get("previous")?),
-        hash: ChainHash(row.get("hash")?),
     })
 }

@@ -180,24 +180,55 @@ CREATE TABLE certificates (
 CREATE INDEX certificates_by_end ON certificates (valid_before);
 
 CREATE TABLE audit (
-    seq        INTEGER PRIMARY KEY CHECK (seq >= 1),
-    version    INTEGER NOT NULL,
-    at         INTEGER NOT NULL,
-    actor      TEXT NOT NULL,
-    source     TEXT NOT NULL,
-    connection TEXT,
-    action     TEXT NOT NULL,
-    object     TEXT NOT NULL,
-    outcome    TEXT NOT NULL CHECK (outcome IN ('done', 'refused')),
-    detail     TEXT NOT NULL,
-    previous   BLOB NOT NULL CHECK (length(previous) = 32),
-    hash       BLOB NOT NULL CHECK (length(hash) = 32)
+    seq         INTEGER PRIMARY KEY CHECK (seq >= 1),
+    version     INTEGER NOT NULL,
+    at          INTEGER NOT NULL,
+    actor       TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    connection  TEXT,
+    action      TEXT NOT NULL,
+    object      TEXT NOT NULL,
+    outcome     TEXT NOT NULL CHECK (outcome IN ('done', 'refused')),
+    reason      TEXT,
+    detail      TEXT NOT NULL,
+    certificate INTEGER,
+    session     TEXT,
+    previous    BLOB NOT NULL CHECK (length(previous) = 32),
+    hash        BLOB NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
 
--- The log is only ever appended to. This stops a mistake, not an intruder: for that there is the hash chain.
+CREATE INDEX audit_by_time ON audit (at);
+CREATE INDEX audit_by_action ON audit (action);
+CREATE INDEX audit_by_certificate ON audit (certificate) WHERE certificate IS NOT NULL;
+CREATE INDEX audit_by_session ON audit (session) WHERE session IS NOT NULL;
+
+CREATE TABLE audit_heads (
+    number    INTEGER PRIMARY KEY CHECK (number >= 1),
+    seq       INTEGER NOT NULL UNIQUE CHECK (seq >= 1),
+    hash      BLOB NOT NULL CHECK (length(hash) = 32),
+    at        INTEGER NOT NULL,
+    signature BLOB NOT NULL CHECK (length(signature) = 64)
+) STRICT;
+
+-- The log is only ever appended to. This stops a mistake, not an intruder: for that there are the hash chain and the
+-- signed heads.
+CREATE TRIGGER audit_is_appended_to BEFORE INSERT ON audit
+WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit) BEGIN
+    SELECT RAISE(ABORT, 'the audit log is only appended to');
+END;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
     SELECT RAISE(ABORT, 'the audit log is only appended to');
 END;
 CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN
     SELECT RAISE(ABORT, 'the audit log is only appended to');
+END;
+CREATE TRIGGER audit_heads_are_appended_to BEFORE INSERT ON audit_heads
+WHEN NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM audit_heads) BEGIN
+    SELECT RAISE(ABORT, 'signed heads are only appended to');
+END;
+CREATE TRIGGER audit_heads_are_not_changed BEFORE UPDATE ON audit_heads BEGIN
+    SELECT RAISE(ABORT, 'signed heads are only appended to');
+END;
+CREATE TRIGGER audit_heads_are_not_deleted BEFORE DELETE ON audit_heads BEGIN
+    SELECT RAISE(ABORT, 'signed heads are only appended to');
 END;

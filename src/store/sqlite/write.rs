@@ -1,7 +1,7 @@
 //! A step as SQL: what each mutation changes in which tables, and the certificate and audit entries beside it.
 
+use super::audit;
 use crate::{
-    audit::{Entry, Outcome},
     domain::{
         Account, AccountKind, Actor, CertificateRecord, Cluster, ClusterId, Document, Job, JoinToken, KeyEntry,
         Membership, Mutation, Node, NodeCounts, NodeId, Project, ProjectId, ProvisionState, Resource, Timestamp, Uid,
@@ -37,19 +37,19 @@ impl WriteError {
     }
 }
 
-type Written = Result<(), WriteError>;
+pub(super) type Written = Result<(), WriteError>;
 
-fn int(number: u64) -> Result<i64, WriteError> {
+pub(super) fn int(number: u64) -> Result<i64, WriteError> {
     i64::try_from(number).map_err(|_| WriteError::TooLarge(number))
 }
 
-fn time(at: Timestamp) -> Result<i64, WriteError> {
+pub(super) fn time(at: Timestamp) -> Result<i64, WriteError> {
     int(at.millis())
 }
 
 /// An actor, a list of strings, the bounds of a service account: none has a map or a fallible serializer, so this has no
 /// error case. An empty text would not load.
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -58,7 +58,7 @@ fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize,
 }
 
 /// Runs what must change exactly one row.
-fn run_one(connection: &Connection, what: &'static str, sql: &str, params: impl Params) -> Written {
+pub(super) fn run_one(connection: &Connection, what: &'static str, sql: &str, params: impl Params) -> Written {
     match run(connection, sql, params)? {
         1 => Ok(()),
         _ => Err(WriteError::Diverged(what)),
@@ -73,7 +73,8 @@ pub(super) fn step(connection: &Connection, step: &Step) -> Written {
     if let Some(record) = &step.certificate {
         certificate(connection, record)?;
     }
-    step.entries.iter().try_for_each(|entry| audit(connection, entry))
+    step.entries.iter().try_for_each(|entry| audit::write_entry(connection, entry))?;
+    step.signed.iter().try_for_each(|signed| audit::write_head(connection, signed))
 }
 
 /// Writes where a transaction ends.
@@ -103,35 +104,6 @@ fn certificate(connection: &Connection, record: &CertificateRecord) -> Written {
             time(record.valid_before)?,
             record.source,
             time(record.issued)?
-        ],
-    )
-}
-
-fn audit(connection: &Connection, entry: &Entry) -> Written {
-    let event = &entry.event;
-    let outcome = match event.outcome {
-        Outcome::Done => "done",
-        Outcome::Refused => "refused",
-    };
-    run_one(
-        connection,
-        "audit",
-        "INSERT INTO audit
-           (seq, version, at, actor, source, connection, action, object, outcome, detail, previous, hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-        params![
-            int(entry.seq)?,
-            int(entry.version.0)?,
-            time(event.at)?,
-            json(&event.actor),
-            event.source,
-            event.connection,
-            event.action,
-            event.object,
-            outcome,
-            event.detail,
-            entry.previous.0,
-            entry.hash.0
         ],
     )
 }

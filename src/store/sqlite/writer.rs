@@ -3,6 +3,7 @@
 
 use super::write::{self, WriteError};
 use crate::{
+    audit::Head,
     domain::{Directory, Version},
     store::{
         Commits, Decision, StoreError,
@@ -12,7 +13,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use rusqlite::Connection;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The most decisions in one transaction: enough to share the cost of a sync, few enough that the first is not kept
 /// waiting by the last.
@@ -31,6 +32,8 @@ pub(super) struct Writer {
     pub(super) state: State,
     /// Where its directory is visible.
     pub(super) published: Arc<ArcSwap<Directory>>,
+    /// Where the end of its audit log is visible.
+    pub(super) end: watch::Sender<Head>,
     pub(super) commits: Commits,
 }
 
@@ -112,6 +115,8 @@ impl Writer {
             self.state = step.state.clone();
         }
         self.published.store(Arc::clone(&self.state.directory));
+        let head = self.state.head;
+        self.end.send_if_modified(|end| std::mem::replace(end, head) != head);
         let mut results = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             results.push(outcome.map(|step| {
