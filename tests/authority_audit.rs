@@ -1,4 +1,4 @@
-//! What is on record, and who finds it.
+//! What is on record, who finds it, and how one gets from a certificate's serial number to everything.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
@@ -10,8 +10,8 @@ use certgate::{
     app::{
         Asker,
         protocol::{
-            AuthenticateAnswer, AuthenticateRequest, Event, NodeHelloAnswer, NodeHelloRequest, NodeIdentity,
-            OpenSession, Presented,
+            AuthenticateAnswer, AuthenticateRequest, ClosedRequest, ClosedSession, Event, NodeHelloAnswer,
+            NodeHelloRequest, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented,
         },
     },
     domain::{NodeId, SessionId, Timestamp},
@@ -225,5 +225,117 @@ async fn the_log_is_searched_by_everything_that_it_says() {
     // None of it is for accounts.
     for line in ["audit list", "audit export", "audit verify", "audit head"] {
         assert!(world.user(1, line).await.stderr.contains("for operators"), "{line}");
+    }
+}
+
+/// Opens a node with whatever the connection was authenticated with.
+async fn open_with(world: &World, presented: Presented, session: u128) -> SessionId {
+    let AuthenticateAnswer::Account { credential, .. } = authenticate(world, presented).await else { panic!() };
+    let request = OpenRequest {
+        gateway: "gw1".into(),
+        connection: format!("{session:016x}"),
+        peer: PEER.parse().unwrap(),
+        credential,
+        session: SessionId::from_bits(session),
+        host: NODE.into(),
+        port: 22,
+    };
+    match world.app.open(request).await {
+        OpenAnswer::Permit(permit) => permit.session,
+        OpenAnswer::Refused { message } => panic!("{message}"),
+    }
+}
+
+#[tokio::test]
+async fn a_serial_leads_to_the_certificate_its_sessions_and_its_account() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    world.node(NODE, 50).await;
+    world.operator("project create acme/other --admin admin1@acme.example").await;
+    world.operator("cluster create acme/other b200").await;
+    world.operator("member add acme/other user1@acme.example").await;
+    world.node("login-0.b200.acme", 51).await;
+    // Before there was a certificate; not one that it could have been used in.
+    open_with(&world, presents(2), 1).await;
+    world.pass(Duration::from_secs(120));
+    let blob = world.user(2, "cert --project acme/ml").await.stdout.split(' ').nth(1).unwrap().to_owned();
+    world.pass(Duration::from_secs(10));
+    let with_key = open_with(&world, presents(2), 2).await;
+    let with_certificate = open_with(&world, Presented::Certificate(blob), 3).await;
+    // Somebody else's, and one to a node that the certificate is not for.
+    open_with(&world, presents(1), 4).await;
+    world.open(2, 5, "login-0.b200.acme").await.unwrap();
+    world.pass(Duration::from_secs(20));
+    let closed = ClosedSession { session: with_key.clone(), up: 1, down: 2 };
+    world.app.closed(ClosedRequest { sessions: vec![closed] }).await;
+    world.settle().await;
+
+    let show = async |asker: &str| {
+        let shown = world.operator(asker).await.stdout;
+        serde_json::from_str::<Value>(&shown).unwrap()
+    };
+    let line =
+        "Accepted publickey for user1 from 192.0.2.1 port 40112 ssh2: ED25519-CERT SHA256:x ID user1 (serial 1) CA x";
+    let shown = show(&format!("certificate show --json '{line}'")).await;
+    let fingerprint = key(2).fingerprint().to_string();
+    for (field, expected) in [
+        ("account", "user1@acme.example"),
+        ("user", "user1"),
+        ("key", fingerprint.as_str()),
+        ("state", "live"),
+        ("source", PEER),
+        ("connection", "c1"),
+        ("issued", "2027-01-15T08:02:00Z"),
+        ("valid_after", "2027-01-15T08:01:00Z"),
+        ("valid_before", "2027-01-15T08:07:00Z"),
+    ] {
+        assert_eq!(shown[field], expected, "{field}");
+    }
+    assert_eq!(shown["principals"], serde_json::json!(["user1@acme/ml"]));
+    let sessions = |shown: &Value| -> Vec<(String, String, bool)> {
+        let text = |session: &Value, field: &str| session[field].as_str().unwrap().to_owned();
+        let sessions = shown["sessions"].as_array().unwrap().iter();
+        sessions.map(|s| (text(s, "session"), text(s, "match"), s["open"].as_bool().unwrap())).collect()
+    };
+    let expected =
+        [(with_key.to_string(), "key".into(), false), (with_certificate.to_string(), "certificate".into(), true)];
+    assert_eq!(sessions(&shown), expected);
+    assert_eq!(shown["sessions"][0]["ended"], "2027-01-15T08:02:30Z");
+    assert_eq!(shown["sessions"][0]["connection"], format!("{:016x}", 2));
+    let entry = shown["entry"].as_u64().unwrap();
+    assert_eq!(
+        found(&world, &format!("--before {}", entry + 1)).await.pop().unwrap(),
+        "certificate.issue certificate done -"
+    );
+    // At another node it was not used.
+    let elsewhere = show("certificate show 1 --json --node login-0.b200.acme").await;
+    assert_eq!(sessions(&elsewhere), []);
+
+    // Its owner sees the same; to everybody else there is no such certificate.
+    let own = world.user(2, "certificate show 1 --json").await;
+    assert_eq!(sessions(&serde_json::from_str(&own.stdout).unwrap()), expected);
+    let theirs = world.user(1, "certificate show 1").await;
+    let nobodys = world.user(1, "certificate show 99").await;
+    assert_eq!((theirs.exit, theirs.stderr.replace('1', "99")), (1, nobodys.stderr));
+
+    // People read it too; and all of it still after the end, with who revoked it.
+    world.operator("certificate revoke 1").await;
+    world.pass(Duration::from_secs(86_400));
+    let later = show("certificate show 1 --json").await;
+    assert_eq!((&later["state"], &later["revoked"]["by"]), (&Value::from("revoked"), &Value::from("an operator")));
+    assert_eq!(sessions(&later).len(), 2);
+    let text = world.operator("certificate show 1").await;
+    for said in ["user1@acme.example", "revoked at 2027-01-15 08:02:30 UTC by an operator", &fingerprint, "audit entry"]
+    {
+        assert!(text.stdout.contains(said), "{said} is not in {}", text.stdout);
+    }
+    assert!(text.stderr.contains("match 'key'"), "{}", text.stderr);
+    // A list is of what is live.
+    world.user(2, "cert").await;
+    let listed = world.operator("certificate list").await.stdout;
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    for said in ["user1@acme.example", &fingerprint[..15], "user1@acme/ml", PEER, "2027-01-16 08:07:30 UTC"] {
+        assert!(lines[1].contains(said), "{said} is not in {listed}");
     }
 }

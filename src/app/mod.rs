@@ -5,6 +5,7 @@ mod account_views;
 mod accounts;
 mod audit_log;
 pub mod authority;
+mod certificates;
 mod cluster_views;
 mod clusters;
 mod core;
@@ -37,6 +38,7 @@ pub mod waiting;
 pub use self::core::{App, Asker, Bastion, Site};
 pub use accounts::NewAccount;
 pub use audit_log::{Audited, SavedHead};
+pub use certificates::{CertificateDetail, CertificateSession, Match, State as CertificateState};
 pub use cluster_views::{
     ClusterDetails, ClusterNodes, ClusterView, NODE_SILENT, NodeCount, RequestView, SharedLoginView, StateView,
     VolumeDetails, VolumeView,

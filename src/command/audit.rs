@@ -152,7 +152,7 @@ fn row(entry: &Entry) -> Vec<Cell> {
 }
 
 /// Enough of a fingerprint to tell one person's keys apart.
-fn short(key: Fingerprint) -> String {
+pub(super) fn short(key: Fingerprint) -> String {
     format!("{}…", key.to_string().chars().take(15).collect::<String>())
 }
 

@@ -115,6 +115,7 @@ actions! {
     NodeToken = "node.token": Admin,
     NodeRemove = "node.remove": Admin,
     CertificateList = "certificate.list": Own,
+    CertificateShow = "certificate.show": Own,
     CertificateRevoke = "certificate.revoke": Own,
     SessionList = "session.list": Own,
     SessionEnd = "session.end": Own,
@@ -341,6 +342,7 @@ fn changes(action: Action) -> bool {
             | Action::VolumeShow
             | Action::NodeList
             | Action::CertificateList
+            | Action::CertificateShow
             | Action::SessionList
             | Action::ExplainOwn
             | Action::Explain

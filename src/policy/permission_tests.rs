@@ -40,6 +40,7 @@ const EXPECTED: &[(Action, [bool; 6])] = &[
     (A::NodeToken, [true, true, false, false, false, false]),
     (A::NodeRemove, [true, true, false, false, false, false]),
     (A::CertificateList, [true, true, true, true, true, true]),
+    (A::CertificateShow, [true, true, true, true, true, true]),
     (A::CertificateRevoke, [true, true, true, true, true, false]),
     (A::SessionList, [true, true, true, true, true, true]),
     (A::SessionEnd, [true, true, true, true, true, false]),
