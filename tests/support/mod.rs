@@ -304,17 +304,20 @@ impl Site {
         ))
     }
 
-    /// What was refused and is on record: the details of these actions, oldest first.
+    /// What was refused and is on record: `REASON: DETAIL` of these actions, oldest first.
     pub fn refusals(&self, action: &str) -> Vec<String> {
         let log = self.operator_json("audit list --limit 10000 --json");
         let entries = log["entries"].as_array().unwrap();
         let mut refused: Vec<_> = entries
             .iter()
             .filter(|entry| entry["event"]["action"] == action && entry["event"]["outcome"] == "refused")
-            .map(|entry| (entry["seq"].as_u64().unwrap(), entry["event"]["detail"].as_str().unwrap().to_owned()))
+            .map(|entry| {
+                let said = |field: &str| entry["event"][field].as_str().unwrap();
+                (entry["seq"].as_u64().unwrap(), format!("{}: {}", said("reason"), said("detail")))
+            })
             .collect();
         refused.sort();
-        refused.into_iter().map(|(_, detail)| detail).collect()
+        refused.into_iter().map(|(_, said)| said).collect()
     }
 
     /// The log of a daemon.
