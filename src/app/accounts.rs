@@ -122,7 +122,7 @@ impl App {
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
             let account = owner_of(ledger.directory, caller, email.as_ref(), key)?;
             let denied_until = app.last_certificate_on(&[key].into(), now);
-            Ok(Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()))
+            Ok(remove_key(account, key, denied_until))
         };
         Ok(self.change(asker, Action::KeyRemove, None, key.to_string(), decide).await?.1)
     }
@@ -240,6 +240,12 @@ pub(super) fn add_key(
     let detail = format!("{} for {}", key.algorithm(), account.email);
     let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
     Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: fingerprint })
+}
+
+/// A key of an account goes.
+pub(super) fn remove_key(account: &Account, key: Fingerprint, denied_until: Timestamp) -> Decided<()> {
+    let detail = format!("of {}", account.email);
+    Decided { detail, ..Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()) }
 }
 
 /// The account that a command is about: one's own, or another's as operator.

@@ -3,6 +3,7 @@
 
 mod account_views;
 mod accounts;
+pub mod apply;
 mod audit_log;
 pub mod authority;
 mod certificates;

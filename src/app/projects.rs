@@ -281,7 +281,7 @@ pub(super) fn set_role(
 }
 
 /// An account that can be added: it must exist and have a key, and the error says which of the two is missing.
-fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<Account>, Denial> {
+pub(super) fn account_with_key(directory: &Directory, email: &Email) -> Result<Arc<Account>, Denial> {
     person(email, "belongs to the project that it was made for; others make their own: service create")?;
     let account = account_named(directory, email)?;
     if directory.keys_of(account.id).next().is_none() {

@@ -11,7 +11,8 @@ use crate::{
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Departure, Directory, Email,
         Fingerprint, ForceCommand, KeyEntry, Membership, Mutation, NameError, Networks, Project, ProjectPath,
-        PublicKey, Role, ServiceName, ServiceTerms, Timestamp, Ttl, UserName, Version, service_email, service_user,
+        PublicKey, Role, ServiceName, ServiceTerms, Timestamp, Ttl, Uid, UserName, Version, service_email,
+        service_user,
     },
     policy::{Action, Caller, CertificateSettings, Denial, Grant, Reason, gateway_addresses},
     store::Ledger,
@@ -31,6 +32,10 @@ pub struct NewService {
     pub max_ttl: Option<Ttl>,
     /// Its first key.
     pub key: PublicKey,
+    /// Its POSIX user name; the first of those that it can have if not said.
+    pub user: Option<UserName>,
+    /// Its POSIX user number; the next one if not said.
+    pub uid: Option<Uid>,
 }
 
 /// What becomes of the command that a service account is bound to.
@@ -46,7 +51,7 @@ pub enum CommandChange {
 }
 
 /// What is to be different about the bounds of a service account.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TermsChange {
     /// From where it may be used.
     pub sources: Option<Networks>,
@@ -231,8 +236,8 @@ pub(super) fn create_service(
         id: AccountId(directory.counters().id),
         org: project.org,
         email,
-        user: free_user(directory, &new.name)?,
-        uid: new_uid(directory, None)?,
+        user: new_user(directory, &new.name, new.user)?,
+        uid: new_uid(directory, new.uid)?,
         state: AccountState::Active,
         kind: AccountKind::Service(Box::new(terms.clone())),
         created: now,
@@ -246,6 +251,20 @@ pub(super) fn create_service(
         Mutation::MemberAdded(Membership { project, account: account.id, role, since: now, by }),
     ];
     Ok(Decided { mutations, certificate: None, detail, answer: (account, terms) })
+}
+
+/// One that was chosen, or the first that is free.
+fn new_user(directory: &Directory, name: &ServiceName, chosen: Option<UserName>) -> Result<UserName, Denial> {
+    let Some(user) = chosen else { return free_user(directory, name) };
+    if directory.account_with_user(&user).is_some() {
+        let text = format!("the user name {user} is or was somebody's; names are never given out twice");
+        return Err(Denial::plain(Reason::Conflict, text));
+    }
+    if !user.is_service() {
+        let text = format!("the user name of a service account begins with svc-; {user} does not");
+        return Err(Denial::plain(Reason::Invalid, text));
+    }
+    Ok(user)
 }
 
 /// `svc-NAME`, or with the first number that nobody has or had.

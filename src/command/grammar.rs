@@ -1,7 +1,7 @@
 //! The words: nouns first, then what to do.
 
 use super::{
-    access, audit, ca, cert, certificate, cluster, config,
+    access, apply, audit, ca, cert, certificate, cluster, config,
     help::{self, Reader},
     key, krl, local, member, node, org, project,
     reply::Written,
@@ -72,6 +72,10 @@ pub(crate) enum Command {
     /// Accounts (operators)
     #[command(subcommand)]
     User(user::Command),
+    /// Bring the directory to what a file describes: organizations, accounts, projects and what is in them (operators)
+    Apply(apply::Apply),
+    /// Print the directory as a file that can be applied (operators)
+    Dump(apply::Dump),
     /// The audit log (operators)
     #[command(subcommand)]
     Audit(audit::Command),

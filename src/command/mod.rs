@@ -2,12 +2,14 @@
 //! parse, apply, render. Text in, text out; what is done is the use cases' business.
 
 mod access;
+mod apply;
 mod audit;
 mod ca;
 mod cert;
 mod certificate;
 mod cluster;
 mod config;
+mod difference;
 mod grammar;
 mod help;
 mod key;
@@ -295,6 +297,8 @@ async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Sto
         Some(Command::Krl(args)) => krl::run(context, &args),
         Some(Command::Org(command)) => org::run(context, command).await,
         Some(Command::User(command)) => user::run(context, command).await,
+        Some(Command::Apply(args)) => apply::run(context, args).await,
+        Some(Command::Dump(args)) => apply::dump(context, args).await,
         Some(Command::Audit(command)) => audit::run(context, command).await,
         Some(Command::Ca(command)) => ca::run(context, command),
         Some(Command::Status) => status::run(context),

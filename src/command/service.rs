@@ -184,7 +184,7 @@ async fn create(context: &Context<'_>, args: Create) -> Result<Reply, Stop> {
     let Create { project, name, source_address, force_command, max_ttl, key } = args;
     let key = parse_key(given(context, key.as_deref())?)?;
     let fingerprint = key.fingerprint();
-    let new = NewService { name, sources: source_address, force_command, max_ttl, key };
+    let new = NewService { name, sources: source_address, force_command, max_ttl, key, user: None, uid: None };
     let (account, terms) = context.app.create_service(context.asker, project.clone(), new).await?;
     let data = json!({
         "email": account.email,

@@ -138,6 +138,8 @@ actions! {
     UserShow = "user.show": Operator,
     UserSuspend = "user.suspend": Operator,
     UserResume = "user.resume": Operator,
+    Apply = "apply": Operator,
+    Dump = "dump": Operator,
     AuditList = "audit.list": Operator,
     AuditVerify = "audit.verify": Operator,
     CaShow = "ca.show": Operator,

@@ -63,6 +63,8 @@ const EXPECTED: &[(Action, [bool; 6])] = &[
     (A::UserShow, [true, false, false, false, false, false]),
     (A::UserSuspend, [true, false, false, false, false, false]),
     (A::UserResume, [true, false, false, false, false, false]),
+    (A::Apply, [true, false, false, false, false, false]),
+    (A::Dump, [true, false, false, false, false, false]),
     (A::AuditList, [true, false, false, false, false, false]),
     (A::AuditVerify, [true, false, false, false, false, false]),
     (A::CaShow, [true, false, false, false, false, false]),
