@@ -3,15 +3,14 @@
 use super::{Context, Stop, difference, reply::Reply, text::Text};
 use crate::{
     app::{
-        App,
-        apply::{Applied, Described, Extent, Plan, Problems, Sign, Step},
+        App, AppError,
+        apply::{Applied, Extent, Plan, Problems, Sign, Step},
     },
     domain::{OrgName, ProjectPath, Version},
     policy::Action,
 };
 use serde::Serialize;
-use serde_json::json;
-use std::sync::Arc;
+use serde_json::{Value, json};
 
 /// The largest file, in bytes.
 const MAX_FILE: u32 = 32 * 1024 * 1024;
@@ -74,7 +73,7 @@ struct Change<'a> {
 }
 
 impl<'a> Data<'a> {
-    fn of(plan: &'a Plan, applied: Option<Version>) -> Self {
+    fn of(plan: &'a Plan) -> Self {
         let [added, changed, removed] = plan.counts();
         let change = |step: &'a Step| Change {
             change: step.sign,
@@ -83,50 +82,70 @@ impl<'a> Data<'a> {
             detail: &step.detail,
         };
         let changes = plan.steps.iter().map(change).collect();
-        Self { applied: applied.is_some(), version: applied.unwrap_or(plan.from), added, changed, removed, changes }
+        Self { applied: false, version: plan.from, added, changed, removed, changes }
     }
 }
 
+/// A plan, and how it looks.
+struct Shown {
+    plan: Plan,
+    data: Value,
+    text: Text,
+    plain: String,
+}
+
+/// Beside the async threads: a whole directory is large.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stop> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| AppError::Defect("what it looks like could not be made out").into())
+}
+
 pub(crate) async fn run(context: &Context<'_>, args: Apply) -> Result<Reply, Stop> {
-    let (app, asker) = (context.app, context.asker);
+    let app = context.app;
     // Whoever may not is told so before anything is read.
-    app.may_apply(asker).await?;
+    app.may_apply(context.asker).await?;
     let text = context.file(&args.file, MAX_FILE)?.to_owned();
     let file = match App::read_described(text).await? {
         Ok(file) => file,
         Err(problems) => return refused(context, &args, &problems).await,
     };
-    for _ in 0..TRIES {
-        let plan = match app.plan_apply(asker, &file, args.prune).await? {
+    for attempt in 0.. {
+        let plan = match app.plan_apply(context.asker, &file, args.prune).await? {
             Ok(plan) => plan,
             Err(problems) => return refused(context, &args, &problems).await,
         };
-        if let Some(reply) = without_a_change(context, &args, &plan) {
-            return Ok(reply);
+        let screen = context.screen();
+        let shown = beside(move || Shown {
+            data: serde_json::to_value(Data::of(&plan)).unwrap_or(Value::Null),
+            text: difference::text(&plan, screen),
+            plain: difference::plain(&plan),
+            plan,
+        });
+        let shown = shown.await?;
+        if shown.plan.steps.is_empty() {
+            return Ok(Reply::done(&shown.data, "nothing to do: the directory is as described"));
         }
-        agree(context, &args, &plan).await?;
-        if let Applied::Done(version) = app.apply(asker, plan.clone()).await? {
-            return Ok(done(context, &args, &plan, version));
+        if args.dry_run {
+            let reply = Reply::data(&shown.data, shown.text).note("nothing was changed (--dry-run)");
+            return Ok(reply.exit(u8::from(args.exit_code)));
+        }
+        agree(context, &args, &shown).await?;
+        let Shown { plan, data, text, .. } = shown;
+        let counts = plan.counts();
+        let applied = if attempt < TRIES {
+            app.apply(context.asker, plan).await?
+        } else {
+            // The directory changes faster than a plan for it is made here.
+            let agreed = (!args.yes).then_some(plan.difference);
+            app.apply_at_once(context.asker, &file, args.prune, agreed).await?
+        };
+        match applied {
+            Applied::Done(version) => return Ok(done(data, text, counts, version, args.yes)),
+            Applied::Overtaken if attempt < TRIES => {}
+            Applied::Overtaken => break,
         }
     }
-    last_try(context, &args, &file).await
-}
-
-/// The directory changes faster than a plan for it is made beside the writer.
-async fn last_try(context: &Context<'_>, args: &Apply, file: &Arc<Described>) -> Result<Reply, Stop> {
-    let (app, asker) = (context.app, context.asker);
-    let plan = match app.plan_apply(asker, file, args.prune).await? {
-        Ok(plan) => plan,
-        Err(problems) => return refused(context, args, &problems).await,
-    };
-    agree(context, args, &plan).await?;
-    let agreed = (!args.yes).then(|| plan.difference.clone());
-    match app.apply_at_once(asker, file, args.prune, agreed).await? {
-        Applied::Done(version) => Ok(done(context, args, &plan, version)),
-        Applied::Overtaken => {
-            Err(Stop::Refused("the directory is being changed by others; nothing was changed. Try again".into()))
-        }
-    }
+    Err(Stop::Refused("the directory is being changed by others; nothing was changed. Try again".into()))
 }
 
 async fn refused(context: &Context<'_>, args: &Apply, problems: &Problems) -> Result<Reply, Stop> {
@@ -136,42 +155,30 @@ async fn refused(context: &Context<'_>, args: &Apply, problems: &Problems) -> Re
     Err(Stop::Refused(problems.to_string()))
 }
 
-/// The answer, if nothing is to be done, or nothing shall be.
-fn without_a_change(context: &Context<'_>, args: &Apply, plan: &Plan) -> Option<Reply> {
-    let data = Data::of(plan, None);
-    if plan.steps.is_empty() {
-        return Some(Reply::done(&data, "nothing to do: the directory is as described"));
-    }
-    let exit = u8::from(args.exit_code);
-    args.dry_run.then(|| {
-        Reply::data(&data, difference::text(plan, context.screen())).note("nothing was changed (--dry-run)").exit(exit)
-    })
-}
-
 /// Goes on if a person has seen this very difference and said yes, or `--yes` was given.
-async fn agree(context: &Context<'_>, args: &Apply, plan: &Plan) -> Result<(), Stop> {
+async fn agree(context: &Context<'_>, args: &Apply, shown: &Shown) -> Result<(), Stop> {
     if args.yes {
         return Ok(());
     }
-    let ending = context.app.sessions_ended_by(plan).await;
-    let shown = difference::plain(plan);
-    context.confirm_shown(false, Some(&shown), |again| {
+    let ending = context.app.sessions_ended_by(&shown.plan).await;
+    context.confirm_shown(false, Some(&shown.plain), |again| {
         let changed = if again { "The directory has changed meanwhile; this is the difference now.\n\n" } else { "" };
         let sessions = match ending {
             0 => String::new(),
             1 => "1 open session will end. ".into(),
             n => format!("{n} open sessions will end. "),
         };
-        format!("{changed}{}\n{sessions}Apply this?", difference::abridged(&shown))
+        format!("{changed}{}\n{sessions}Apply this?", difference::abridged(&shown.plain))
     })
 }
 
-fn done(context: &Context<'_>, args: &Apply, plan: &Plan, version: Version) -> Reply {
+fn done(mut data: Value, text: Text, counts: [usize; 3], version: Version, unseen: bool) -> Reply {
+    data["applied"] = true.into();
+    data["version"] = version.0.into();
     // At a terminal it has been seen.
-    let text = if args.yes { difference::text(plan, context.screen()) } else { Text::default() };
-    let [added, changed, removed] = plan.counts();
-    let sentence = format!("applied: {added} added, {changed} changed, {removed} removed");
-    Reply::data(&Data::of(plan, Some(version)), text).note(sentence)
+    let text = if unseen { text } else { Text::default() };
+    let [added, changed, removed] = counts;
+    Reply::data(&data, text).note(format!("applied: {added} added, {changed} changed, {removed} removed"))
 }
 
 pub(crate) async fn dump(context: &Context<'_>, args: Dump) -> Result<Reply, Stop> {
@@ -181,5 +188,5 @@ pub(crate) async fn dump(context: &Context<'_>, args: Dump) -> Result<Reply, Sto
         (None, None) => Extent::All,
     };
     let text = context.app.dump(context.asker, extent).await?;
-    Ok(Reply::data(&json!({ "description": text }), text.as_str()))
+    beside(move || Reply::data(&json!({ "description": text }), text.as_str())).await
 }

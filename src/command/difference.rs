@@ -82,7 +82,7 @@ fn configuration(entry: &Entry, lines: &mut Vec<(Tone, String)>) {
                 ChangeTag::Insert => ("+", Tone::Good),
                 ChangeTag::Equal => (" ", Tone::Plain),
             };
-            let line = change.value().trim_end_matches('\n');
+            let line = change.value().trim_end_matches('\n').replace('\t', "    ");
             lines.push((tone, format!("        {sign} {line}").trim_end().to_owned()));
         }
     }

@@ -331,6 +331,38 @@ async fn the_shipped_example_is_complete_and_can_be_applied() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_described_are_nobody_else_s() {
+    let world = World::new().await;
+    let account = |name: &str, more: &str| {
+        format!("[[accounts]]\nemail = \"{name}@acme.example\"\norg = \"acme\"\nuser = \"{name}\"\n{more}")
+    };
+    let project = |name: &str, more: &str| {
+        format!("[[projects]]\nname = \"acme/{name}\"\n{more}\nmembers = {{ \"user1@acme.example\" = \"admin\" }}\n")
+    };
+    let file = [
+        "[[organizations]]\nname = \"acme\"\n".to_owned(),
+        account("user1", &format!("keys = [\"{}\"]\n", key(1))),
+        account("user2", ""),
+        account("user3", "uid = 200001\n"),
+        account("user4", "uid = 200000\n"),
+        project("p1", ""),
+        project("p2", "gid = 200001\nadmins_gid = 200003\n"),
+        project("p3", "admins_gid = 200000\n"),
+    ]
+    .concat();
+    applied(&world, &file).await;
+    let dump = dump(&world, &[]).await;
+    let numbers = |name: &str| {
+        let lines = dump.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        lines.map(|number| number.parse().unwrap()).collect::<Vec<u32>>()
+    };
+    assert_eq!(numbers("uid"), [200_002, 200_003, 200_001, 200_000]);
+    assert_eq!(numbers("gid"), [200_002, 200_001, 200_005]);
+    assert_eq!(numbers("admins_gid"), [200_004, 200_003, 200_000]);
+    nothing_to_do(&world, &file).await;
+}
+
+#[tokio::test]
 async fn clusters_and_volumes_go_only_when_it_is_said() {
     let world = World::story().await;
     world.operator("volume create acme/ml old --size 1T --mount /data").await;

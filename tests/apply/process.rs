@@ -181,6 +181,16 @@ fn what_is_no_description_is_said_to_be_none() {
     let half = &PEOPLE[..PEOPLE.len() - 5];
     let told = refused(&["apply", "-", "--yes"], half);
     assert!(told.starts_with("line 6: not TOML: "), "{told}");
+    // Whoever sends half a question asks nothing.
+    let mut socket = std::os::unix::net::UnixStream::connect(site.socket()).unwrap();
+    let body = format!("{{\"words\":[\"apply\",\"-\",\"--yes\"],\"inputs\":[{:?}]}}", PEOPLE);
+    let head = format!(
+        "POST /v1/command HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(&body.as_bytes()[..body.len() - 1]).unwrap();
+    drop(socket);
     let missing = site.dir.path().join("none.toml");
     let told = refused(&["apply", missing.to_str().unwrap(), "--yes"], "");
     assert!(told.contains("none.toml: No such file or directory"), "{told}");

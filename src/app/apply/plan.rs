@@ -123,6 +123,8 @@ pub fn plan(directory: &Directory, file: &Described, how: &Circumstances) -> Res
         difference: Difference::default(),
         problems: file.problems.clone(),
         failed_accounts: BTreeSet::new(),
+        described_uids: file.uids().collect(),
+        described_gids: file.gids().collect(),
     };
     for org in &file.orgs {
         planner.org(org);
@@ -150,6 +152,9 @@ pub(super) struct Planner<'a> {
     pub(super) problems: Problems,
     /// Accounts that are described but could not be planned: that they are not there is not told again.
     failed_accounts: BTreeSet<Email>,
+    /// Numbers that the file gives to somebody: nobody else gets one of them, also who comes first.
+    described_uids: BTreeSet<Uid>,
+    described_gids: BTreeSet<Uid>,
 }
 
 impl Planner<'_> {
@@ -184,6 +189,23 @@ impl Planner<'_> {
         if let Some(step) = self.steps.last_mut() {
             step.rebinding = Some(rebinding);
         }
+    }
+
+    /// The user number of a new account: the one that is described, or the next one.
+    pub(super) fn uid(&self, described: Option<Uid>) -> Uid {
+        described.unwrap_or_else(|| next_beside(self.directory.counters().uid, &self.described_uids))
+    }
+
+    /// The group numbers of a new project.
+    pub(super) fn gids(&self, gid: Option<Uid>, admins_gid: Option<Uid>) -> [Uid; 2] {
+        let mut next = self.directory.counters().gid;
+        [gid, admins_gid].map(|described| {
+            described.unwrap_or_else(|| {
+                let number = next_beside(next, &self.described_gids);
+                next = Uid(number.0 + 1);
+                number
+            })
+        })
     }
 
     pub(super) fn has_failed(&self, account: &Email) -> bool {
@@ -250,7 +272,7 @@ impl Planner<'_> {
             email: email.value.clone(),
             org: org.value.clone(),
             user: user.value.clone(),
-            uid: uid.map(|uid| uid.value),
+            uid: Some(self.uid(uid.map(|uid| uid.value))),
             keys: keys.iter().map(|key| key.value.clone()).collect(),
         };
         let decided = create_account(&self.directory, new, self.how.now);
@@ -337,4 +359,14 @@ impl Planner<'_> {
             self.difference.entry(kind, account.email.as_str(), Sign::Change, "state", value);
         }
     }
+}
+
+/// The first number from `next` on that is none of those.
+fn next_beside(next: Uid, others: &BTreeSet<Uid>) -> Uid {
+    let mut next = next;
+    // Beyond the last one there is none to be found, which is said when it is to be given out.
+    while next <= Uid::LAST && others.contains(&next) {
+        next = Uid(next.0 + 1);
+    }
+    next
 }

@@ -88,11 +88,8 @@ impl Planner<'_> {
         let number_line = gid.or(admins_gid).map(|number| number.line);
         let name_is_free = !self.directory.project_name_taken(org.id, &path.value.project);
         let line = number_line.filter(|_| name_is_free).unwrap_or(path.line);
-        let new = NewProject {
-            path: path.value.clone(),
-            gid: gid.map(|gid| gid.value),
-            admins_gid: admins_gid.map(|gid| gid.value),
-        };
+        let [new_gid, new_admins_gid] = self.gids(gid.map(|gid| gid.value), admins_gid.map(|gid| gid.value));
+        let new = NewProject { path: path.value.clone(), gid: Some(new_gid), admins_gid: Some(new_admins_gid) };
         let name = path.value.to_string();
         let decided = create_project(&self.directory, &org, new, &first, self.how.by.clone(), self.how.now);
         self.step(line, (Action::ProjectCreate, Sign::Add), name.clone(), decided)?;

@@ -108,6 +108,7 @@ impl Planner<'_> {
         let (object, by) = (format!("{path} {}", new.name), self.how.by.clone());
         let chosen =
             [("user", new.user.as_ref().map(ToString::to_string)), ("uid", new.uid.map(|uid| uid.to_string()))];
+        let new = NewService { uid: Some(self.uid(new.uid)), ..new };
         let key = new.key.clone();
         let created = create_service(&self.directory, (project, path), new, &self.how.settings, by, self.how.now);
         let step = self.step(described.name.line, (Action::ServiceCreate, Sign::Add), object, created);

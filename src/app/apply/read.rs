@@ -125,6 +125,18 @@ impl Described {
         Ok(described)
     }
 
+    /// The user numbers that it gives to somebody.
+    pub(super) fn uids(&self) -> impl Iterator<Item = Uid> {
+        let services = self.projects.iter().flat_map(|project| &project.services).map(|service| &service.uid);
+        self.accounts.iter().map(|account| &account.uid).chain(services).filter_map(Said::get).map(|uid| uid.value)
+    }
+
+    /// The group numbers that it gives to a project.
+    pub(super) fn gids(&self) -> impl Iterator<Item = Uid> {
+        let gids = self.projects.iter().flat_map(|project| [&project.gid, &project.admins_gid]);
+        gids.filter_map(Said::get).map(|gid| gid.value)
+    }
+
     /// Whatever can be said once is said once.
     fn nothing_twice(&self, problems: &mut Problems) {
         let mut orgs = Once::default();
