@@ -368,6 +368,11 @@ async fn a_deletion_is_asked_about_with_what_it_ends() {
         ask(&format!("service delete {EMAIL}")).await,
         "Delete ci@ml.acme.service, for good? 1 open session will end. [y/N] "
     );
+    assert_eq!(
+        ask("project delete acme/ml").await,
+        "Delete acme/ml with 1 cluster and 0 volumes? 2 members will lose access. 1 service account will be deleted, for \
+         good. [y/N] "
+    );
     let own = key(CI).fingerprint();
     let last = ask(&format!("service key remove {EMAIL} {own}")).await;
     assert_eq!(last, format!("{own} is the last key; without one {EMAIL} cannot connect. Remove it? [y/N] "));

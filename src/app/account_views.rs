@@ -15,6 +15,7 @@ use crate::{
     },
     policy::{Action, Denial, Reason},
 };
+use std::collections::HashMap;
 
 impl App {
     /// The service accounts of a project.
@@ -24,7 +25,8 @@ impl App {
     pub fn services(&self, asker: &Asker, path: &ProjectPath) -> Result<Vec<ServiceView>, AppError> {
         self.view(asker, Action::ServiceList, Some(path), |directory, _, grant| {
             let members = directory.members_of(grant.project()?.0.id);
-            Ok(members.filter_map(|(account, _)| self.service_view(directory, account, path)).collect())
+            let in_use = self.in_use();
+            Ok(members.filter_map(|(account, _)| service_view(directory, account, path, &in_use)).collect())
         })
     }
 
@@ -36,29 +38,20 @@ impl App {
         self.view(asker, Action::ServiceShow, email, |directory, _, grant| {
             let (account, path) = (grant.service()?.0, grant.project()?.1);
             let unknown = || Denial::not_found("service account", email, format!("{email} is none"));
-            self.service_view(directory, account, path).ok_or_else(unknown)
+            service_view(directory, account, path, &self.in_use()).ok_or_else(unknown)
         })
     }
 
-    fn service_view(&self, directory: &Directory, account: &Account, project: &ProjectPath) -> Option<ServiceView> {
-        let terms = account.service()?;
-        let membership = directory.membership(terms.project, account.id)?;
-        Some(ServiceView {
-            email: account.email.clone(),
-            kind: account.kind.holder(),
-            project: project.clone(),
-            user: account.user.clone(),
-            uid: account.uid.0,
-            state: state(directory, account),
-            sources: terms.sources.clone(),
-            force_command: terms.force_command.clone(),
-            max_ttl: terms.max_ttl,
-            keys: keys(directory, account.id, None),
-            certificates: self.live_of(account.id, self.now()).len(),
-            sessions: lock(&self.sessions).iter().filter(|s| s.credential.account == account.id).count(),
-            created: account.created,
-            by: membership.by.to_string(),
-        })
+    /// What every account has in use, each list looked through once.
+    fn in_use(&self) -> InUse {
+        let (mut in_use, now) = (InUse::default(), self.now());
+        for record in lock(&self.live).values().filter(|record| record.valid_before > now) {
+            *in_use.certificates.entry(record.account).or_default() += 1;
+        }
+        for session in lock(&self.sessions).iter() {
+            *in_use.sessions.entry(session.credential.account).or_default() += 1;
+        }
+        in_use
     }
 
     /// Everything about an account.
@@ -111,6 +104,39 @@ impl App {
             })
         })
     }
+}
+
+/// How many live certificates and open sessions accounts have.
+#[derive(Default)]
+struct InUse {
+    certificates: HashMap<AccountId, usize>,
+    sessions: HashMap<AccountId, usize>,
+}
+
+fn service_view(
+    directory: &Directory,
+    account: &Account,
+    project: &ProjectPath,
+    in_use: &InUse,
+) -> Option<ServiceView> {
+    let terms = account.service()?;
+    let membership = directory.membership(terms.project, account.id)?;
+    Some(ServiceView {
+        email: account.email.clone(),
+        kind: account.kind.holder(),
+        project: project.clone(),
+        user: account.user.clone(),
+        uid: account.uid.0,
+        state: state(directory, account),
+        sources: terms.sources.clone(),
+        force_command: terms.force_command.clone(),
+        max_ttl: terms.max_ttl,
+        keys: keys(directory, account.id, None),
+        certificates: in_use.certificates.get(&account.id).copied().unwrap_or_default(),
+        sessions: in_use.sessions.get(&account.id).copied().unwrap_or_default(),
+        created: account.created,
+        by: membership.by.to_string(),
+    })
 }
 
 /// `active`, `suspended`, or of a service account `deleted`.

@@ -41,8 +41,10 @@ pub struct ProjectView {
     pub project: ProjectPath,
     /// The asker's role in it.
     pub role: Option<String>,
-    /// How many are in it.
+    /// How many are in it, service accounts included.
     pub members: usize,
+    /// How many of them are service accounts.
+    pub services: usize,
     /// How many clusters it has.
     pub clusters: usize,
     /// How many volumes it has.

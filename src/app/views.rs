@@ -258,6 +258,7 @@ pub(super) fn project_view(
         project: path,
         role: role(directory, caller, project.id),
         members: directory.members_of(project.id).count(),
+        services: directory.members_of(project.id).filter(|(account, _)| account.service().is_some()).count(),
         clusters: directory.clusters_of(project.id).count(),
         volumes: directory.volumes_of(project.id).count(),
         created: project.created,

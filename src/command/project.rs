@@ -70,11 +70,15 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::Delete { project, yes } => {
             let view = context.app.preview_project_deletion(context.asker, &project).await?;
             context.confirm(yes, || {
+                let robots = match view.services {
+                    0 => String::new(),
+                    robots => format!(" {} will be deleted, for good.", count(robots, "service account")),
+                };
                 format!(
-                    "Delete {project} with {} and {}? {} will lose access.",
+                    "Delete {project} with {} and {}? {} will lose access.{robots}",
                     count(view.clusters, "cluster"),
                     count(view.volumes, "volume"),
-                    count(view.members, "member")
+                    count(view.members - view.services, "member")
                 )
             })?;
             let version = context.app.delete_project(context.asker, project.clone()).await?;

@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn the_gateways_addresses_are_some_and_not_everywhere() {
+        let read = |value: &str| toml::from_str::<CertificateSettings>(&format!("gateway_addresses = {value}"));
+        let read_as = |value: &str| read(value).unwrap().gateway_addresses.unwrap().to_string();
+        assert_eq!(read_as("['192.0.2.10', '2001:db8::/64']"), "192.0.2.10/32,2001:db8::/64");
+        for bad in ["[]", "['0.0.0.0/0']", "['bastion.example.com']", "'192.0.2.10'"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn users_are_found_by_name_and_number() {
         assert_eq!(user_number("x", "root").unwrap(), 0);
         assert_eq!(user_number("x", "1234").unwrap(), 1234);
