@@ -15,4 +15,5 @@ pub mod gateway;
 pub mod krl;
 pub mod node;
 pub mod policy;
+pub mod provisioner;
 pub mod store;

@@ -151,7 +151,10 @@ async fn a_volume_has_a_place_of_its_own() {
     assert_eq!(created.stderr, "created volume data in acme/ml: 10T at /data\n");
     for (line, told) in [
         ("volume create acme/ml data --size 1T", "acme/ml has a volume data already\n"),
-        ("volume create acme/ml more --size 1T --mount /data", "acme/ml has a volume at /data, data, already\n"),
+        (
+            "volume create acme/ml more --size 1T --mount /data",
+            "the volume data of acme/ml is mounted at /data already\n",
+        ),
     ] {
         assert_eq!(world.user(1, line).await.stderr, told, "{line}");
     }
@@ -186,7 +189,7 @@ async fn a_configuration_is_checked_kept_and_given_back_as_it_was_written() {
         ("[shared_logins]\nroot = \"member\"\n", "reserved by operating systems"),
         ("[shared_logins]\n\"a b\" = \"member\"\n", "user name must be lower-case"),
         ("description = \"\u{1b}[2J\"\n", "a control character in line 1"),
-        (&"#".repeat(65_537), "longer than 65536 bytes"),
+        (&"#".repeat(65_536), "longer than 65536 bytes"),
         (&"\n".repeat(5000), "more than 4096 lines"),
     ] {
         for line in ["cluster create acme/ml new --config -", "cluster update b200.acme --yes"] {
@@ -285,6 +288,12 @@ async fn a_shared_login_is_for_whoever_has_the_role_and_never_takes_somebodys_ow
         shown.contains("Shared login ops: for admins, 1 person\nShared login ubuntu: for members, 2 people\n"),
         "{shown}"
     );
+
+    // A robot has a login of its own.
+    world.user(1, &format!("service create acme/ml ci --source-address 192.0.2.1 --key '{}'", key(8))).await;
+    let with_robot = bundle(&mut stream).await;
+    assert!(with_robot.logins.iter().any(|login| login.name.as_str() == "svc-ci"));
+    assert_eq!(sharers(&with_robot, "ubuntu").unwrap(), [of("admin1"), of("user1")].concat());
 
     world.operator("user suspend user1@acme.example").await;
     assert_eq!(sharers(&bundle(&mut stream).await, "ubuntu").unwrap(), of("admin1"));

@@ -6,7 +6,7 @@
 
 mod support;
 
-use support::{BASTION, HOST, NODE, NODE_ADDRESS, Site, eventually};
+use support::{BASTION, HOST, LAPTOP, NODE, NODE_ADDRESS, PROJECT, REMOVED, Site, eventually};
 
 #[test]
 fn many_connections_at_once_share_one_certificate() {
@@ -122,4 +122,45 @@ fn openssh_reads_the_revocation_list_that_the_bastion_gives() {
         site.run(BASTION, "root", "certgate krl | wc -c; certgate krl --json | jq -r .krl | base64 -d | wc -c").ok();
     let sizes: Vec<&str> = sizes.lines().collect();
     assert!(sizes[0] == sizes[1] && sizes[0] != "0", "{sizes:?}");
+}
+
+#[test]
+fn a_shared_login_is_for_who_has_the_role_as_long_as_they_are_members() {
+    let site = Site::with_user1_at_work();
+    for (login, uid) in [("ubuntu", "1500"), ("ops", "1501")] {
+        site.make_account(NODE, login, uid);
+    }
+    site.user1(&format!("ssh ubuntu@{NODE} id -un")).refused("Permission denied");
+    let document = "[shared_logins]\nubuntu = \"member\"\nops = \"admin\"\n";
+    let update = format!("ssh {HOST} cluster update h100-cluster-1.acme --yes");
+    let shown = site.run_with(LAPTOP, "admin1", &update, document).ok();
+    assert!(shown.contains("+ubuntu = \"member\"\n"), "{shown}");
+    site.in_force(NODE);
+
+    // With the configuration that she has, and nothing but another login name.
+    let shared = site.user1(&format!("ssh ubuntu@{NODE} id -un"));
+    assert_eq!((shared.status, shared.stdout.as_str(), shared.stderr.as_str()), (Some(0), "ubuntu\n", ""));
+    assert_eq!(site.user1(&format!("ssh {NODE} id -un")).ok(), "user1\n");
+    site.user1(&format!("ssh ops@{NODE} id -un")).refused("Permission denied");
+    site.user1(&format!("ssh root@{NODE} id -un")).refused("Permission denied");
+    let line = format!("ssh {HOST} config >.ssh/certgate.conf && echo 'Include certgate.conf' >>.ssh/config");
+    site.admin1(&line).ok();
+    for login in ["ops", "ubuntu"] {
+        assert_eq!(site.admin1(&format!("ssh {login}@{NODE} id -un")).ok(), format!("{login}\n"));
+    }
+
+    site.user1(&format!("ssh {HOST} cert >kept.pub")).ok();
+    let mut session = site.begin("session", &format!("ssh -tt ubuntu@{NODE} 'echo connected; exec sleep 1000'"));
+    session.says("connected");
+    site.admin1(&format!("ssh {HOST} member remove {PROJECT} user1@acme.example --yes")).ok();
+    session.ends();
+    assert!(session.said().contains(REMOVED), "{}", session.said());
+    site.in_force(NODE);
+    // The node itself refuses her, too: her certificate is good for minutes yet.
+    site.user1(&format!(
+        "ssh -F none -i .ssh/id_ed25519 -o CertificateFile=kept.pub -o IdentitiesOnly=yes -o BatchMode=yes \
+         -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null ubuntu@{NODE_ADDRESS} id -un"
+    ))
+    .refused("Permission denied");
+    assert_eq!(site.admin1(&format!("ssh ubuntu@{NODE} id -un")).ok(), "ubuntu\n");
 }

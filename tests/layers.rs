@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["store", "ca"],
     &["app"],
     &["command"],
-    &["gateway", "api", "cli", "node"],
+    &["gateway", "api", "cli", "node", "provisioner"],
     &["daemon"],
 ];
 

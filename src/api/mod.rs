@@ -1,7 +1,7 @@
-//! HTTP/1.1 with JSON over Unix sockets: the authority's two surfaces, and the clients of both.
+//! HTTP/1.1 with JSON over Unix sockets: the authority's surfaces, and the clients of them.
 //!
-//! What may be asked where is two declared tables, one for each socket ([`server::ADMIN_CALLS`],
-//! [`crate::app::protocol::GATEWAY_CALLS`]); nothing else answers.
+//! What may be asked where is a declared table for each socket ([`server::ADMIN_CALLS`],
+//! [`crate::app::protocol::GATEWAY_CALLS`], [`crate::app::protocol::provisioner::PROVISIONER_CALLS`]); nothing else answers.
 
 pub mod client;
 pub mod server;

@@ -1,4 +1,4 @@
-//! The authority's two sockets. Who is at the other end is known from the socket (its path and mode) and from the
+//! The authority's sockets. Who is at the other end is known from the socket (its path and mode) and from the
 //! kernel (the peer's user number), before a byte is read.
 
 use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_COMMAND, MAX_HELLO};
@@ -8,6 +8,7 @@ use crate::{
         protocol::{
             AdminCommand, Authenticate, Call, Closed, CommandAnswer, CommandRequest, Done, EVENTS_PATH, Event, Hello,
             Join, NodeHello, NodeReceipt, Open, PING_SECS, RunCommand,
+            provisioner::{NextTasks, ReportTask},
         },
     },
     command::{self, Invocation},
@@ -105,6 +106,17 @@ pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allow
     serve(router, listener, "gateway", allowed, stop).await;
 }
 
+/// Serves the provisioner until `stop`.
+pub async fn serve_provisioner(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
+    let router = Router::new()
+        // Not done to its end: that the one who asks has hung up is how it is known to be gone.
+        .route(NextTasks::PATH, post(async |State(app): State<Arc<App>>, Json(r)| Json(app.next_tasks(r).await)))
+        .route(ReportTask::PATH, post(report_task))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app);
+    serve(router, listener, "provisioner", allowed, stop).await;
+}
+
 async fn serve(
     router: Router,
     listener: UnixListener,
@@ -196,6 +208,18 @@ async fn gateway_command(
     let CommandRequest { connection, peer, credential, line, terminal, inputs, context } = request;
     let asker = Asker::Account { credential, peer, connection };
     whole(async move { command::run_line(&app, &asker, &line, terminal, inputs, context).await }).await
+}
+
+async fn report_task(
+    State(app): State<Arc<App>>,
+    Json(report): Json<<ReportTask as Call>::Request>,
+) -> Result<Json<Done>, StatusCode> {
+    let Json(kept) = whole(async move {
+        let kept = app.report_task(report).await;
+        kept.inspect_err(|error| tracing::error!(%error, "a report of the provisioner could not be kept")).is_ok()
+    })
+    .await?;
+    if kept { Ok(Json(Done {})) } else { Err(StatusCode::SERVICE_UNAVAILABLE) }
 }
 
 async fn node_hello(

@@ -7,6 +7,7 @@ use super::{
     journal::Signed,
     outside::{Clock, Entropy},
     protocol::{ConnectionId, Credential},
+    provision::Connected,
     repeats::Repeats,
     sessions::Sessions,
 };
@@ -47,6 +48,8 @@ pub struct Site {
     pub certificates: CertificateSettings,
     /// Where nodes may be.
     pub node_networks: NodeNetworks,
+    /// Whether the site's machinery is asked about clusters and volumes.
+    pub provisioner: bool,
 }
 
 const fn ssh_port() -> u16 {
@@ -73,6 +76,10 @@ pub struct App {
     pub(super) heard: watch::Sender<u64>,
     /// The versions of the lists that let nobody in, as removed nodes were given them.
     pub(super) farewells: Mutex<HashMap<NodeId, Version>>,
+    /// The provisioner that was heard last.
+    pub(super) provisioner: Mutex<Option<Connected>>,
+    /// How often the provisioner has reported; wakes it up when there may be something to do.
+    pub(super) asked: watch::Sender<u64>,
     pub(super) backlog: Arc<Semaphore>,
     /// What is refused so often that it is counted.
     pub(super) repeats: Mutex<Repeats>,
@@ -171,7 +178,7 @@ impl App {
         let signed = store.last_signed_head().await?;
         let signed = signed.map_or(Signed { seq: 0, at: started }, |last| Signed { seq: last.head.seq, at: last.at });
         let logged_until = store.audit_end().borrow().seq;
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             store,
             ca: Arc::new(ca),
             site,
@@ -183,12 +190,18 @@ impl App {
             published: Mutex::default(),
             heard: watch::Sender::new(0),
             farewells: Mutex::default(),
+            provisioner: Mutex::default(),
+            asked: watch::Sender::new(0),
             backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG as usize)),
             repeats: Mutex::default(),
             signed: Mutex::new(signed),
             logged_until,
             started,
-        }))
+        });
+        if app.site.provisioner {
+            app.resume_provisioning().await?;
+        }
+        Ok(app)
     }
 
     /// The latest durable directory.
@@ -298,8 +311,9 @@ impl App {
                 decide(ledger, &caller, &grant, now)
             });
             match decided {
-                Ok(Decided { mutations, certificate, detail, answer }) => {
+                Ok(Decided { mut mutations, certificate, detail, answer }) => {
                     *lock(&filled) = Some(Ok(answer));
+                    app.ask_machinery(ledger.directory, &mut mutations, now);
                     let issued = certificate.as_ref().map(|record| record.serial);
                     let event = Event { detail, certificate: issued.or(event.certificate), ..event };
                     Some(Change { mutations, certificate, events: vec![event], signed: None })

@@ -16,6 +16,7 @@ mod explain;
 mod gatekeeper;
 mod hub;
 mod issue;
+mod jobs;
 pub mod journal;
 #[cfg(test)]
 mod model_tests;
@@ -23,6 +24,7 @@ mod nodes;
 mod outside;
 mod projects;
 pub mod protocol;
+mod provision;
 mod publish;
 mod receipts;
 mod repeats;
@@ -56,5 +58,5 @@ pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};
 pub use view_types::{
     AccountView, CaView, CertificateView, DepartureView, GatewayView, KeyView, KnownHosts, MemberView, MembershipView,
-    NodeView, ProjectView, ServiceView, SessionView, StatusView, TermsView, UserView, WhoamiView,
+    NodeView, ProjectView, ProvisionerView, ServiceView, SessionView, StatusView, TermsView, UserView, WhoamiView,
 };

@@ -15,7 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// A path of the gateway's API and what is exchanged there.
+/// A path of the gateway's or the provisioner's API and what is exchanged there.
 pub trait Call {
     /// `POST` goes there.
     const PATH: &'static str;
@@ -26,7 +26,10 @@ pub trait Call {
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident: $path:literal, $request:ty => $answer:ty;)+) => {
+    (
+        $(#[$table_doc:meta])* $table:ident;
+        $($(#[$doc:meta])* $name:ident: $path:literal, $request:ty => $answer:ty;)+
+    ) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug)]
@@ -39,12 +42,16 @@ macro_rules! calls {
             }
         )+
 
-        /// Every path of the gateway's socket that answers once; [`EVENTS_PATH`] is the one that streams.
-        pub const GATEWAY_CALLS: &[&str] = &[$($path),+];
+        $(#[$table_doc])*
+        pub const $table: &[&str] = &[$($path),+];
     };
 }
 
+pub mod provisioner;
+
 calls! {
+    /// Every path of the gateway's socket that answers once; [`EVENTS_PATH`] is the one that streams.
+    GATEWAY_CALLS;
     /// Who is this?
     Authenticate: "/v1/authenticate", AuthenticateRequest => AuthenticateAnswer;
     /// Run the command that an account typed.

@@ -29,6 +29,8 @@ impl App {
                 directory = next.directory;
                 touched.extend(next.touched);
             }
+            // There may be something for the site's machinery to do.
+            self.asked.send_modify(|_| ());
             let now = self.now();
             let concerned = lock(&self.sessions).concerned(&touched.accounts, &touched.nodes);
             let mut ended = Vec::new();

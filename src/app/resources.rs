@@ -109,15 +109,13 @@ pub(super) fn create_volume(
     now: Timestamp,
 ) -> Result<Mutation, Denial> {
     let NewVolume { name, size, mount } = new;
-    let conflict = |what: String| {
-        let path = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
-        Err(Denial::plain(Reason::Conflict, format!("{path} has {what} already")))
-    };
+    let path = || directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
     if directory.volume_named(project.id, &name).is_some() {
-        return conflict(format!("a volume {name}"));
+        return Err(Denial::plain(Reason::Conflict, format!("{} has a volume {name} already", path())));
     }
     if let Some(other) = directory.volumes_of(project.id).find(|volume| volume.mount == mount) {
-        return conflict(format!("a volume at {mount}, {},", other.name));
+        let text = format!("the volume {} of {} is mounted at {mount} already", other.name, path());
+        return Err(Denial::plain(Reason::Conflict, text));
     }
     let id = VolumeId(directory.counters().id);
     Ok(Mutation::VolumeCreated(Volume { id, project: project.id, name, size, mount, created: now }))

@@ -292,6 +292,13 @@ pub struct GatewayView {
     pub since: Timestamp,
 }
 
+/// The site's own machinery.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProvisionerView {
+    /// Since when a provisioner is connected, if one is.
+    pub connected: Option<Timestamp>,
+}
+
 /// How the authority is.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -311,6 +318,8 @@ pub struct StatusView {
     pub certificates: usize,
     /// The gateways that are connected.
     pub gateways: Vec<GatewayView>,
+    /// The provisioner, if one is configured.
+    pub provisioner: Option<ProvisionerView>,
     /// What the site's machinery has still to do, what has waited longest first.
     pub requests: Vec<RequestView>,
     /// Every node, those that are behind or silent first.

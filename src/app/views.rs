@@ -7,8 +7,8 @@ use super::{
     core::{App, Asker, lock},
     error::AppError,
     view_types::{
-        CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, SessionView,
-        StatusView, UserView, WhoamiView,
+        CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, ProvisionerView,
+        SessionView, StatusView, UserView, WhoamiView,
     },
 };
 use crate::{
@@ -212,6 +212,7 @@ impl App {
                 sessions: lock(&self.sessions).iter().count(),
                 certificates: lock(&self.live).values().filter(|record| record.valid_before > now).count(),
                 gateways,
+                provisioner: self.site.provisioner.then(|| ProvisionerView { connected: self.provisioner_since() }),
                 requests: requests(directory),
                 nodes,
             })

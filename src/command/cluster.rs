@@ -75,6 +75,13 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Ask the site's machinery about a cluster again, now
+    #[command(after_help = "cluster retry h100-cluster-1.acme")]
+    Retry {
+        /// Which
+        #[arg(value_name = "CLUSTER.ORG")]
+        cluster: ClusterPath,
+    },
     /// Delete a cluster with its nodes; its name is never given out again
     #[command(after_help = "cluster delete h100-cluster-1.acme")]
     Delete {
@@ -137,6 +144,13 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&data, sentence))
         }
         Command::Scale { cluster, wanted, yes } => scale(context, cluster, &wanted, yes).await,
+        Command::Retry { cluster } => {
+            context.app.retry_cluster(context.asker, &cluster).await?;
+            Ok(Reply::done(
+                &json!({ "cluster": cluster }),
+                format!("the site's machinery is asked about {cluster} again"),
+            ))
+        }
         Command::Delete { cluster, yes } => {
             let nodes = context.app.preview_cluster_deletion(context.asker, &cluster).await?;
             context.confirm(yes, || format!("Delete {cluster} with {}?", count(nodes, "node")))?;

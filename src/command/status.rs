@@ -6,7 +6,11 @@ use super::{
     node::{HEADERS, row},
     reply::{Reply, table},
     table::Cell,
-    text::{Text, Tone, count},
+    text::{Screen, Text, Tone, count},
+};
+use crate::{
+    app::{ProvisionerView, StatusView},
+    domain::Timestamp,
 };
 
 pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
@@ -33,6 +37,7 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
         text.push(table(&["GATEWAY", "HOST KEY", "CONNECTED"], gateways.collect(), screen, ""));
     }
     text.push("\n");
+    text.push(provisioner(&view, now, screen));
     if !view.requests.is_empty() {
         text.push(Text::toned(Tone::Heading, "Asked of the site's machinery, and not done:", screen));
         text.push("\n");
@@ -48,4 +53,26 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
     text.push(table(&HEADERS, view.nodes.iter().map(|node| row(node, now)).collect(), screen, "No nodes yet."));
     let exit = u8::from(view.gateways.is_empty());
     Ok(Reply::data(&view, text).exit(exit))
+}
+
+/// Whether somebody does what is asked of the site's machinery.
+fn provisioner(view: &StatusView, now: Timestamp, screen: Screen) -> Text {
+    match &view.provisioner {
+        None if view.requests.is_empty() => Text::default(),
+        None => {
+            let mut text = Text::toned(Tone::Warn, "No provisioner is configured", screen);
+            text.push(
+                ", so that what was asked of the site's machinery before waits ([provisioner] in authority.toml).\n\n",
+            );
+            text
+        }
+        Some(ProvisionerView { connected: Some(since) }) => {
+            Text::from(format!("The provisioner is connected, {}.\n\n", since.near(now)))
+        }
+        Some(ProvisionerView { connected: None }) => {
+            let mut text = Text::toned(Tone::Bad, "No provisioner is connected", screen);
+            text.push(": what is asked of the site's machinery waits. On the bastion: systemctl status certgate-provisioner\n\n");
+            text
+        }
+    }
 }

@@ -41,7 +41,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH")]
         mount: Option<MountPath>,
     },
-    /// Delete a volume from the directory
+    /// Ask the site's machinery about a volume again, now
+    #[command(after_help = "volume retry acme/ml-training training-data")]
+    Retry {
+        /// In which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Which
+        name: VolumeName,
+    },
+    /// Delete a volume
     #[command(after_help = "volume delete acme/ml-training training-data")]
     Delete {
         /// In which
@@ -92,6 +101,11 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let sentence = format!("created volume {name} in {project}: {size} at {mount}");
             let data = json!({ "volume": name, "project": project, "size": size, "mount": mount });
             Ok(Reply::done(&data, sentence))
+        }
+        Command::Retry { project, name } => {
+            context.app.retry_volume(context.asker, &project, name.clone()).await?;
+            let sentence = format!("the site's machinery is asked about volume {name} of {project} again");
+            Ok(Reply::done(&json!({ "volume": name, "project": project }), sentence))
         }
         Command::Delete { project, name, yes } => {
             let volume = context.app.preview_volume_deletion(context.asker, &project, &name).await?;

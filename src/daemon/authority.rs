@@ -6,9 +6,10 @@ use super::{
     ready, stop_on_signals,
 };
 use crate::{
-    api::server::{Allowed, serve_admin, serve_gateway},
+    api::server::{Allowed, serve_admin, serve_gateway, serve_provisioner},
     app::{App, Site},
     ca::CaKeys,
+    provisioner,
     store::{SqliteStore, Store},
 };
 use rustix::fs::Mode;
@@ -18,7 +19,7 @@ use std::{
     path::Path,
     sync::Arc,
 };
-use tokio::{net::UnixListener, sync::mpsc};
+use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the authority until it is asked to stop.
@@ -35,6 +36,12 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     let stop = stop_on_signals()?;
     let gateway_users = config.gateway_user.iter().map(|name| user_number("gateway_user", name));
     let gateway_users = Allowed { uids: gateway_users.collect::<Result<_, _>>()? };
+    let machinery = config.provisioner.map(|raw| {
+        let users = raw.user.iter().map(|name| user_number("provisioner.user", name));
+        let allowed = Allowed { uids: users.collect::<Result<_, _>>()? };
+        Ok::<_, Box<dyn Error>>((provisioner::Config::try_from(raw)?.socket, allowed))
+    });
+    let machinery = machinery.transpose()?;
     let operators = config.operators.iter().map(|name| user_number("operators", name));
     let operators = Allowed { uids: operators.collect::<Result<_, _>>()? };
 
@@ -66,16 +73,28 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     }
     let keys = CaKeys::load(&config.state_dir, &database)?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-    let site = Site { bastion: config.bastion, certificates: config.certificates, node_networks: config.node_networks };
+    let site = Site {
+        bastion: config.bastion,
+        certificates: config.certificates,
+        node_networks: config.node_networks,
+        provisioner: machinery.is_some(),
+    };
     let app = App::start(Arc::new(store), keys, site, clock, entropy).await?;
 
     let admin = listen(&config.admin_socket, &operators)?;
     let gateway = listen(&config.gateway_socket, &gateway_users)?;
+    let mut sockets = vec![config.admin_socket, config.gateway_socket];
+    let mut serving = JoinSet::new();
+    if let Some((socket, allowed)) = machinery {
+        let listener = listen(&socket, &allowed)?;
+        serving.spawn(serve_provisioner(app.clone(), listener, allowed, stop.clone()));
+        sockets.push(socket);
+    }
     let (stop_publishing, stop_keeping) = (CancellationToken::new(), CancellationToken::new());
     let mut publishing = tokio::spawn(app.clone().publish(committed, stop_publishing.clone()));
     let mut keeping = tokio::spawn(app.clone().keep_audit(stop_keeping.clone()));
-    let admin = tokio::spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
-    let gateway = tokio::spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
+    serving.spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
+    serving.spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
     tracing::info!(state_dir = %config.state_dir.display(), version = %app.directory().version(), "the authority is ready");
     ready();
 
@@ -87,9 +106,12 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
         ended = &mut keeping => Some(("what keeps the journal", ended)),
     };
     stop.cancel();
-    let (admin, gateway) = tokio::join!(admin, gateway);
-    admin?;
-    gateway?;
+    // One that has panicked is an error, after the others have finished.
+    let mut served = Ok(());
+    while let Some(ended) = serving.join_next().await {
+        served = served.and(ended);
+    }
+    served?;
     if let Some((what, ended)) = failed {
         ended?;
         return Err(format!("{what} has ended").into());
@@ -100,7 +122,7 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     publishing.await?;
     stop_keeping.cancel();
     keeping.await?;
-    for socket in [&config.admin_socket, &config.gateway_socket] {
+    for socket in &sockets {
         let _ = std::fs::remove_file(socket);
     }
     tracing::info!("the authority has stopped");

@@ -61,6 +61,9 @@ pub struct AuthorityConfig {
     /// The rules for certificates.
     #[serde(default)]
     pub certificates: CertificateSettings,
+    /// The site's own machinery for clusters and volumes, if there is any.
+    #[serde(default)]
+    pub provisioner: Option<crate::provisioner::RawConfig>,
 }
 
 /// Reads a configuration file.
@@ -96,6 +99,13 @@ mod tests {
         let config: AuthorityConfig = read_config(&shipped).unwrap();
         // What it shows commented out is what holds when it is left out.
         assert_eq!(config.certificates, CertificateSettings::default());
+        assert!(config.provisioner.is_none());
+        let text = std::fs::read_to_string(&shipped).unwrap();
+        let section = text.split("# [provisioner]").nth(1).unwrap().replace("# ", "");
+        let raw: crate::provisioner::RawConfig = toml::from_str(&section).unwrap();
+        let shown = crate::provisioner::Config::try_from(raw.clone()).unwrap();
+        let left_out = crate::provisioner::RawConfig { timeout: None, parallel: None, ..raw };
+        assert_eq!(crate::provisioner::Config::try_from(left_out).unwrap(), shown);
     }
 
     #[test]

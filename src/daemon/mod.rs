@@ -4,11 +4,13 @@ mod authority;
 mod config;
 mod gateway;
 mod outside;
+mod provisioner;
 
 pub use authority::run_authority;
 pub use config::{AuthorityConfig, ConfigError, read_config};
 pub use gateway::run_gateway;
 pub use outside::{SystemClock, SystemEntropy};
+pub use provisioner::run_provisioner;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -36,6 +38,12 @@ enum Role {
         #[arg(long, default_value = "/etc/certgate/gateway.toml")]
         config: PathBuf,
     },
+    /// The provisioner: runs the site's own program for clusters and volumes; no CA key, no directory
+    Provisioner {
+        /// The authority's configuration, of which it reads [provisioner]
+        #[arg(long, default_value = "/etc/certgate/authority.toml")]
+        config: PathBuf,
+    },
 }
 
 /// The command line itself, for man pages.
@@ -51,6 +59,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let outcome = match arguments.role {
         Role::Authority { config } => read_config(&config).map_err(Into::into).and_then(run_authority),
         Role::Gateway { config } => read_config(&config).map_err(Into::into).and_then(run_gateway),
+        Role::Provisioner { config } => read_config(&config).map_err(Into::into).and_then(run_provisioner),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -306,6 +306,12 @@ impl Directory {
         Some(ClusterPath { cluster: cluster.name.clone(), org: org.name.clone() })
     }
 
+    /// A volume by number.
+    #[must_use]
+    pub fn volume(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.volumes.get(&id)
+    }
+
     /// A volume of a project by name.
     #[must_use]
     pub fn volume_named(&self, project: ProjectId, name: &VolumeName) -> Option<&Arc<Volume>> {

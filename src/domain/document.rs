@@ -184,15 +184,19 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads a document for a cluster of this kind. Lines that end as on Windows end as elsewhere from here on.
+    /// Reads a document for a cluster of this kind. Lines that end as on Windows end as elsewhere from here on, and so does
+    /// the last one.
     ///
     /// # Errors
     /// It does not fit; with the line where there is one.
     pub fn parse(text: &str, kind: ClusterKind) -> Result<Self, DocumentError> {
+        let mut text = text.replace("\r\n", "\n");
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
         if text.len() > MAX_DOCUMENT {
             return Err(DocumentError::TooLong);
         }
-        let text = &text.replace("\r\n", "\n");
         if text.lines().count() > MAX_LINES {
             return Err(DocumentError::TooManyLines);
         }
@@ -200,9 +204,9 @@ impl Document {
         if let Some(line) = text.split('\n').position(control) {
             return Err(DocumentError::Control(line + 1));
         }
-        let specification: Specification = toml::from_str(text).map_err(|error| format_error(text, &error))?;
+        let specification: Specification = toml::from_str(&text).map_err(|error| format_error(&text, &error))?;
         check(&specification, kind).map_err(DocumentError::Meaning)?;
-        Ok(Self { text: text.to_owned(), specification })
+        Ok(Self { text, specification })
     }
 
     /// As it was written.
@@ -313,7 +317,9 @@ mod tests {
         let logins: Vec<_> = document.specification().shared_logins.iter().map(|(n, r)| format!("{n} {r}")).collect();
         assert_eq!(logins, ["ubuntu member"]);
         assert_eq!(slurm("").unwrap(), Document::default());
-        assert_eq!(slurm("# a\r\nimage = \"x\"\r\n").unwrap().text(), "# a\nimage = \"x\"\n");
+        for ends in ["# a\r\nimage = \"x\"\r\n", "# a\nimage = \"x\""] {
+            assert_eq!(slurm(ends).unwrap().text(), "# a\nimage = \"x\"\n");
+        }
         assert!(Document::parse("[kubernetes]\nversion = \"1.33\"\n", ClusterKind::Kubernetes).is_ok());
     }
 

@@ -256,7 +256,7 @@ pub struct Job {
     pub input: String,
     /// Since when.
     pub queued: Timestamp,
-    /// How often it was tried.
+    /// How often it has failed in a row.
     pub attempts: u32,
     /// Not to be tried (again) before this.
     pub next: Timestamp,

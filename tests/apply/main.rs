@@ -369,7 +369,10 @@ async fn clusters_and_volumes_go_only_when_it_is_said() {
     let file =
         "[[projects]]\nname = \"acme/ml\"\n[[projects.volumes]]\nname = \"new\"\nsize = \"2T\"\nmount = \"/data\"\n";
     let refused = apply(&world, file, &["--yes"]).await;
-    assert_eq!(refused.stderr, "line 6: acme/ml has a volume at /data, old, already\n1 mistake; nothing was changed\n");
+    assert_eq!(
+        refused.stderr,
+        "line 6: the volume old of acme/ml is mounted at /data already\n1 mistake; nothing was changed\n"
+    );
     let pruned = apply(&world, file, &["--yes", "--prune"]).await;
     assert_eq!(
         pruned.stdout,

@@ -78,15 +78,27 @@ fn commits<S: Store>(open: impl FnOnce(Commits) -> Result<S, StoreError>) -> Res
 
 impl World {
     pub async fn new() -> Self {
-        let gateway_addresses = Some(GATEWAY.parse().unwrap());
-        Self::with(CertificateSettings { gateway_addresses, ..CertificateSettings::default() }).await
+        Self::of(false, Self::settings()).await
+    }
+
+    /// One that asks the site's machinery about clusters and volumes.
+    pub async fn with_machinery() -> Self {
+        Self::of(true, Self::settings()).await
     }
 
     pub async fn with(certificates: CertificateSettings) -> Self {
+        Self::of(false, certificates).await
+    }
+
+    fn settings() -> CertificateSettings {
+        CertificateSettings { gateway_addresses: Some(GATEWAY.parse().unwrap()), ..CertificateSettings::default() }
+    }
+
+    async fn of(provisioner: bool, certificates: CertificateSettings) -> Self {
         let keys = tempfile::tempdir().unwrap();
         CaKeys::make(keys.path()).unwrap();
         let (store, committed) = commits(|commits| Ok(MemoryStore::new(commits))).unwrap();
-        let world = Self::over(store, keys.path(), committed, certificates).await;
+        let world = Self::over(store, keys.path(), committed, certificates, provisioner).await;
         Self { _keys: Some(keys), ..world }
     }
 
@@ -96,7 +108,7 @@ impl World {
             CaKeys::make(state).unwrap();
         }
         let (store, committed) = commits(|commits| SqliteStore::open(state, commits))?;
-        Ok(Self::over(store, state, committed, CertificateSettings::default()).await)
+        Ok(Self::over(store, state, committed, CertificateSettings::default(), false).await)
     }
 
     async fn over(
@@ -104,12 +116,14 @@ impl World {
         keys: &Path,
         committed: UnboundedReceiver<Commit>,
         certificates: CertificateSettings,
+        provisioner: bool,
     ) -> Self {
         let ca = CaKeys::load(keys, keys).unwrap();
         let clock = Arc::new(Hands(AtomicU64::new(1_800_000_000_000)));
         let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
-        let site = Site { bastion, certificates, node_networks: NodeNetworks::default() };
+        let node_networks = NodeNetworks::default();
+        let site = Site { bastion, certificates, node_networks, provisioner };
         let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
         let stop = CancellationToken::new();
         let publishing = tokio::spawn(app.clone().publish(committed, stop.clone()));
@@ -169,6 +183,11 @@ impl World {
         let output = output(self.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
         assert_eq!(output.exit, 0, "{line}: {}", output.stderr);
         output
+    }
+
+    /// Whose exit status says whether a gateway is connected.
+    pub async fn operator_status(&self) -> String {
+        output(self.answer(&Asker::Operator { uid: 0 }, "status", None, None).await).stdout
     }
 
     pub async fn refused_operator(&self, line: &str) -> String {

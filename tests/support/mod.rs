@@ -220,6 +220,11 @@ impl Site {
         self.machine(&["sshd", name, address]);
     }
 
+    /// Makes an account on a machine, as an administrator would.
+    pub fn make_account(&self, machine: &str, user: &str, uid: &str) {
+        self.machine(&["account", machine, user, uid]);
+    }
+
     /// A token for a node.
     pub fn token(&self, node: &str, address: &str, more: &str) -> String {
         let line = format!("node token {node} --role login --address {address} {more}");

@@ -179,6 +179,7 @@ impl App {
             mutations.extend(step.mutations);
         }
         self.deny_removed_keys(&mut mutations, now);
+        self.ask_machinery(directory, &mut mutations, now);
         Change { mutations, events, ..Change::default() }
     }
 
