@@ -137,17 +137,33 @@ fn what_is_never_written_is_refused() {
     let bytes = fs::read(keys.dir.path().join("krl")).unwrap();
     assert_eq!(Krl::parse(&bytes), Err(KrlError::Foreign("keys in full")));
     assert!(matches!(Krl::parse(b"not a list at all"), Err(KrlError::Format(_))));
-    // A range that names more numbers than anybody revokes.
-    let mut range = krl(keys.key("ca"), [1]).to_bytes();
-    let list = range.len() - 8 - 5;
-    range.truncate(list);
-    range.push(0x21);
-    range.extend(16_u32.to_be_bytes());
-    range.extend([1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat());
+}
+
+/// A list for one CA with these ranges, by hand.
+fn ranges(ca: PublicKey, ranges: &[(u64, u64)]) -> Vec<u8> {
+    let mut bytes = krl(ca, [1]).to_bytes();
+    let list = bytes.len() - 8 - 5;
+    bytes.truncate(list);
+    for (first, last) in ranges {
+        bytes.push(0x21);
+        bytes.extend(16_u32.to_be_bytes());
+        bytes.extend([first.to_be_bytes(), last.to_be_bytes()].concat());
+    }
     let section = 8 + 4 + 8 + 8 + 8 + 4 + 4 + "certgate bastion.example.com".len() + 1;
-    let length = u32::try_from(range.len() - section - 4).unwrap();
-    range[section..section + 4].copy_from_slice(&length.to_be_bytes());
-    assert_eq!(Krl::parse(&range), Err(KrlError::TooLarge));
+    let length = u32::try_from(bytes.len() - section - 4).unwrap();
+    bytes[section..section + 4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+#[test]
+fn a_few_bytes_cannot_name_more_numbers_than_anybody_revokes() {
+    let keys = Keys::new();
+    let read = |list: &[(u64, u64)]| Krl::parse(&ranges(keys.key("ca"), list)).map(|krl| krl.serials.len());
+    assert_eq!(read(&[(1, 1000), (500, 2000)]), Ok(2000));
+    assert_eq!(read(&[(1, u64::MAX)]), Err(KrlError::TooLarge));
+    assert_eq!(read(&[(0, u64::MAX)]), Err(KrlError::TooLarge));
+    // Nor by the same range again and again.
+    assert_eq!(read(&[(1, 100_000); 100]), Err(KrlError::TooLarge));
 }
 
 /// Numbers that come alone, in runs and in crowds.

@@ -18,10 +18,12 @@ impl Timestamp {
         Self(if millis > LAST { LAST } else { millis })
     }
 
-    /// From seconds since 1970, as certificates have it (PROTOCOL.certkeys).
+    /// From seconds since 1970, as certificates have it (PROTOCOL.certkeys): a whole second, also the last one that
+    /// there is, so that what was read and is written again is the same.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
-        Self::from_millis(secs.saturating_mul(1000))
+        const LAST_SECOND: u64 = LAST / 1000;
+        Self::from_millis(1000 * if secs > LAST_SECOND { LAST_SECOND } else { secs })
     }
 
     /// Milliseconds since 1970.
@@ -227,6 +229,14 @@ mod tests {
         for millis in [0, 1, 999, 1_795_435_399_123, LAST, u64::MAX] {
             let time = Timestamp::from_millis(millis);
             assert_eq!(time.to_string().parse(), Ok(time));
+        }
+    }
+
+    #[test]
+    fn a_time_in_seconds_survives_them() {
+        for secs in [0, 1, LAST / 1000, LAST / 1000 + 1, u64::MAX] {
+            let time = Timestamp::from_secs(secs);
+            assert_eq!((Timestamp::from_secs(time.secs()), time.millis() % 1000), (time, 0));
         }
     }
 

@@ -34,8 +34,9 @@ const CERTIFICATE_EXTENSION: u8 = 0x39;
 /// The largest list that is read, in bytes.
 pub const MAX_KRL_BYTES: usize = 64 * 1024 * 1024;
 
-/// The most serial numbers that a list which is read may stand for: a range of a few bytes can name 2^64.
-const MAX_SERIALS: u64 = 4_000_000;
+/// The most serial numbers that a list which is read may stand for, repeats counted: a range of a few bytes can name
+/// 2^64, and the same range can come again in every section.
+const MAX_SERIALS: u64 = 1 << 20;
 
 /// The largest distance of two serial numbers of one bitmap: OpenSSH's limit is 2^24 bits (bitmap.c), and a reader pays
 /// for each of them.

@@ -9,6 +9,16 @@ use super::{
 use crate::domain::{Fingerprint, PublicKey, Serial, Timestamp};
 use std::collections::BTreeSet;
 
+/// How many more serial numbers may be read.
+struct Left(u64);
+
+impl Left {
+    fn take(&mut self, serials: u64) -> Result<(), KrlError> {
+        self.0 = self.0.checked_sub(serials).ok_or(KrlError::TooLarge)?;
+        Ok(())
+    }
+}
+
 /// What is still to be read.
 struct Bytes<'a>(&'a [u8]);
 
@@ -65,11 +75,12 @@ impl Krl {
             String::from_utf8(bytes.string("comment")?.0.to_vec()).map_err(|_| KrlError::Format("comment"))?;
         let mut krl =
             Self { version, generated, comment, authorities: vec![], serials: BTreeSet::new(), keys: BTreeSet::new() };
+        let mut left = Left(MAX_SERIALS);
         while !bytes.is_empty() {
             let kind = bytes.u8("section")?;
             let data = bytes.string("section")?;
             match kind {
-                CERTIFICATES => krl.read_certificates(data)?,
+                CERTIFICATES => krl.read_certificates(data, &mut left)?,
                 FINGERPRINT_SHA256 => krl.read_keys(data)?,
                 EXPLICIT_KEY => return Err(KrlError::Foreign("keys in full")),
                 FINGERPRINT_SHA1 => return Err(KrlError::Foreign("SHA-1 fingerprints")),
@@ -89,7 +100,7 @@ impl Krl {
         Ok(())
     }
 
-    fn read_certificates(&mut self, mut data: Bytes<'_>) -> Result<(), KrlError> {
+    fn read_certificates(&mut self, mut data: Bytes<'_>, left: &mut Left) -> Result<(), KrlError> {
         let ca = data.string("CA key")?;
         if !data.string("reserved")?.is_empty() {
             return Err(KrlError::Foreign("flags"));
@@ -100,9 +111,9 @@ impl Krl {
             let kind = data.u8("certificates")?;
             let data = data.string("certificates")?;
             match kind {
-                SERIAL_LIST => self.read_list(data)?,
-                SERIAL_RANGE => self.read_range(data)?,
-                SERIAL_BITMAP => self.read_bitmap(data)?,
+                SERIAL_LIST => self.read_list(data, left)?,
+                SERIAL_RANGE => self.read_range(data, left)?,
+                SERIAL_BITMAP => self.read_bitmap(data, left)?,
                 KEY_ID => return Err(KrlError::Foreign("key IDs")),
                 CERTIFICATE_EXTENSION => return Err(KrlError::Foreign("an extension")),
                 _ => return Err(KrlError::Format("certificates")),
@@ -119,14 +130,12 @@ impl Krl {
         if serial == 0 {
             return Err(KrlError::Foreign("serial number zero"));
         }
-        if self.serials.len() as u64 >= MAX_SERIALS {
-            return Err(KrlError::TooLarge);
-        }
         self.serials.insert(Serial(serial));
         Ok(())
     }
 
-    fn read_list(&mut self, mut data: Bytes<'_>) -> Result<(), KrlError> {
+    fn read_list(&mut self, mut data: Bytes<'_>, left: &mut Left) -> Result<(), KrlError> {
+        left.take(data.0.len() as u64 / 8)?;
         while !data.is_empty() {
             let serial = data.u64("serial")?;
             self.add(serial)?;
@@ -134,19 +143,17 @@ impl Krl {
         Ok(())
     }
 
-    fn read_range(&mut self, mut data: Bytes<'_>) -> Result<(), KrlError> {
+    fn read_range(&mut self, mut data: Bytes<'_>, left: &mut Left) -> Result<(), KrlError> {
         let (first, last) = (data.u64("range")?, data.u64("range")?);
         if !data.is_empty() || first > last {
             return Err(KrlError::Format("range"));
         }
         // Before anything is counted out: these few bytes can name 2^64 numbers.
-        if last - first >= MAX_SERIALS {
-            return Err(KrlError::TooLarge);
-        }
+        left.take((last - first).saturating_add(1))?;
         (first..=last).try_for_each(|serial| self.add(serial))
     }
 
-    fn read_bitmap(&mut self, mut data: Bytes<'_>) -> Result<(), KrlError> {
+    fn read_bitmap(&mut self, mut data: Bytes<'_>, left: &mut Left) -> Result<(), KrlError> {
         let (first, bits) = (data.u64("bitmap")?, data.string("bitmap")?.0);
         if !data.is_empty() {
             return Err(KrlError::Format("bitmap"));
@@ -154,6 +161,7 @@ impl Krl {
         if bits.len() as u64 > MAX_BITMAP_BITS / 8 + 1 {
             return Err(KrlError::TooLarge);
         }
+        left.take(bits.iter().map(|byte| u64::from(byte.count_ones())).sum())?;
         for (n, byte) in bits.iter().rev().enumerate() {
             for bit in (0..8).filter(|bit| byte & (1 << bit) != 0) {
                 let serial = first.checked_add(8 * n as u64 + bit).ok_or(KrlError::Format("bitmap"))?;
