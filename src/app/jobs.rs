@@ -194,7 +194,7 @@ pub(super) fn jobs_for(
             let last = if action == JobAction::Delete { Description::of(&directory, resource) } else { None };
             asked.insert(resource, (action, last));
         }
-        directory = directory.after([mutation])?;
+        directory = directory.into_after([mutation])?;
     }
     let described = asked.into_iter().filter_map(|(resource, (action, last))| {
         let description = match action {

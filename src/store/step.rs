@@ -111,7 +111,7 @@ impl State {
         let mut directory = (*self.directory).clone();
         for mutation in mutations {
             touched.extend(directory.touched(mutation));
-            directory = directory.after([mutation]).map_err(|error| StoreError::Failed(error.to_string()))?;
+            directory = directory.into_after([mutation]).map_err(|error| StoreError::Failed(error.to_string()))?;
         }
         Ok((Arc::new(directory.at_version(self.directory.version().next())), touched))
     }

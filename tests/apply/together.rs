@@ -217,3 +217,52 @@ async fn robots_are_made_bounded_and_taken_back_by_a_file() {
     assert!(gone.stdout.starts_with("- service account ci@ml.acme.service\n\nRemoved:\n"), "{}", gone.stdout);
     assert!(apply(&world, &moved, &["--yes"]).await.stderr.contains("is or was a service account"));
 }
+
+#[tokio::test]
+async fn the_site_s_machinery_is_asked_as_for_commands() {
+    let file = format!(
+        "[[organizations]]\nname = \"acme\"\n[[accounts]]\nemail = \"admin1@acme.example\"\norg = \"acme\"\nuser = \
+         \"admin1\"\nkeys = [\"{}\"]\n[[projects]]\nname = \"acme/ml\"\nmembers = {{ \"admin1@acme.example\" = \"admin\" \
+         }}\n[[projects.clusters]]\nname = \"h100\"\nkind = \"slurm\"\nnodes = {{ compute = 4 \
+         }}\n[[projects.volumes]]\nname = \"data\"\nsize = \"1T\"\n",
+        key(1)
+    );
+    let by_file = World::with_machinery().await;
+    applied(&by_file, &file).await;
+    let by_commands = World::with_machinery().await;
+    by_commands.operator("org create acme").await;
+    let account = format!("user create admin1@acme.example --org acme --name admin1 --key '{}'", key(1));
+    for line in [
+        account.as_str(),
+        "project create acme/ml --admin admin1@acme.example",
+        "cluster create acme/ml h100 --compute 4",
+        "volume create acme/ml data --size 1T",
+    ] {
+        by_commands.operator(line).await;
+    }
+    // What it is told is the same but for the numbers of things.
+    let asked = |world: &World| {
+        let directory = world.app.directory();
+        let mut jobs: Vec<_> = directory.jobs().map(|job| (job.name.clone(), job.action, input(&job.input))).collect();
+        jobs.sort_by(|a, b| a.0.cmp(&b.0));
+        jobs
+    };
+    fn input(text: &str) -> serde_json::Value {
+        let mut input: serde_json::Value = serde_json::from_str(text).unwrap();
+        input.as_object_mut().unwrap().remove("job");
+        for resource in ["cluster", "volume"] {
+            if let Some(resource) = input.get_mut(resource).and_then(serde_json::Value::as_object_mut) {
+                resource.remove("id");
+            }
+        }
+        input
+    }
+    assert_eq!(asked(&by_file).len(), 2);
+    assert_eq!(asked(&by_file), asked(&by_commands));
+    // Without a difference it is not asked again; with one it is, about that alone.
+    let before: Vec<u64> = by_file.app.directory().jobs().map(|job| job.id).collect();
+    nothing_to_do(&by_file, &file).await;
+    applied(&by_file, &file.replace("compute = 4", "compute = 8")).await;
+    let after: Vec<u64> = by_file.app.directory().jobs().map(|job| job.id).collect();
+    assert_eq!(after.iter().filter(|id| !before.contains(id)).count(), 1);
+}

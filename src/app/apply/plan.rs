@@ -117,14 +117,15 @@ impl Plan {
 /// All that is wrong with the file, as it stands and with this directory.
 pub fn plan(directory: &Directory, file: &Described, how: &Circumstances) -> Result<Plan, Problems> {
     let mut planner = Planner {
+        from: directory,
         directory: directory.clone(),
         how,
         steps: Vec::new(),
         difference: Difference::default(),
         problems: file.problems.clone(),
         failed_accounts: BTreeSet::new(),
-        described_uids: file.uids().collect(),
-        described_gids: file.gids().collect(),
+        uids: Numbers::beside(file.uids()),
+        gids: Numbers::beside(file.gids()),
     };
     for org in &file.orgs {
         planner.org(org);
@@ -144,6 +145,7 @@ pub fn plan(directory: &Directory, file: &Described, how: &Circumstances) -> Res
 }
 
 pub(super) struct Planner<'a> {
+    from: &'a Directory,
     /// As it is after all steps so far.
     pub(super) directory: Directory,
     pub(super) how: &'a Circumstances,
@@ -152,9 +154,32 @@ pub(super) struct Planner<'a> {
     pub(super) problems: Problems,
     /// Accounts that are described but could not be planned: that they are not there is not told again.
     failed_accounts: BTreeSet<Email>,
-    /// Numbers that the file gives to somebody: nobody else gets one of them, also who comes first.
-    described_uids: BTreeSet<Uid>,
-    described_gids: BTreeSet<Uid>,
+    uids: Numbers,
+    gids: Numbers,
+}
+
+/// Numbers for those to whom the file gives none: never one that it gives to somebody, whoever comes first.
+struct Numbers {
+    described: BTreeSet<Uid>,
+    /// All before this one were given out, or are described.
+    next: Uid,
+}
+
+impl Numbers {
+    fn beside(described: impl Iterator<Item = Uid>) -> Self {
+        Self { described: described.collect(), next: Uid::FIRST }
+    }
+
+    /// The next one, not before `from`.
+    fn next(&mut self, from: Uid) -> Uid {
+        let mut number = self.next.max(from);
+        // Beyond the last one there is none to be found, which is said when it is to be given out.
+        while number <= Uid::LAST && self.described.contains(&number) {
+            number = Uid(number.0 + 1);
+        }
+        self.next = Uid(number.0 + 1);
+        number
+    }
 }
 
 impl Planner<'_> {
@@ -173,10 +198,13 @@ impl Planner<'_> {
                 return None;
             }
         };
-        match self.directory.after(&mutations) {
+        match std::mem::take(&mut self.directory).into_after(&mutations) {
             Ok(next) => self.directory = next,
+            // Decisions never make one. What was taken apart is made again from the beginning.
             Err(inconsistent) => {
                 self.problems.add(line, format!("certgate made a mistake: {inconsistent}. Please report it"));
+                let before = self.steps.iter().flat_map(|step| &step.mutations);
+                self.directory = self.from.after(before).unwrap_or_default();
                 return None;
             }
         }
@@ -192,20 +220,14 @@ impl Planner<'_> {
     }
 
     /// The user number of a new account: the one that is described, or the next one.
-    pub(super) fn uid(&self, described: Option<Uid>) -> Uid {
-        described.unwrap_or_else(|| next_beside(self.directory.counters().uid, &self.described_uids))
+    pub(super) fn uid(&mut self, described: Option<Uid>) -> Uid {
+        described.unwrap_or_else(|| self.uids.next(self.directory.counters().uid))
     }
 
     /// The group numbers of a new project.
-    pub(super) fn gids(&self, gid: Option<Uid>, admins_gid: Option<Uid>) -> [Uid; 2] {
-        let mut next = self.directory.counters().gid;
-        [gid, admins_gid].map(|described| {
-            described.unwrap_or_else(|| {
-                let number = next_beside(next, &self.described_gids);
-                next = Uid(number.0 + 1);
-                number
-            })
-        })
+    pub(super) fn gids(&mut self, gid: Option<Uid>, admins_gid: Option<Uid>) -> [Uid; 2] {
+        let next = self.directory.counters().gid;
+        [gid, admins_gid].map(|described| described.unwrap_or_else(|| self.gids.next(next)))
     }
 
     pub(super) fn has_failed(&self, account: &Email) -> bool {
@@ -359,14 +381,4 @@ impl Planner<'_> {
             self.difference.entry(kind, account.email.as_str(), Sign::Change, "state", value);
         }
     }
-}
-
-/// The first number from `next` on that is none of those.
-fn next_beside(next: Uid, others: &BTreeSet<Uid>) -> Uid {
-    let mut next = next;
-    // Beyond the last one there is none to be found, which is said when it is to be given out.
-    while next <= Uid::LAST && others.contains(&next) {
-        next = Uid(next.0 + 1);
-    }
-    next
 }

