@@ -137,7 +137,8 @@ impl<A: Authority> Command<A> {
         }
     }
 
-    /// Awaits an answer; who sits at a terminal is shown each second that something is going on.
+    /// Awaits an answer; who sits at a terminal is shown each second that something is going on. Where the answer itself will
+    /// be: ssh does not keep the order of two streams, and one would be erased by the other.
     async fn waiting<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         let mut waiting = Waiting::default();
@@ -145,12 +146,12 @@ impl<A: Authority> Command<A> {
             let line = tokio::select! {
                 answer = &mut answer => {
                     // Whoever is gone is noticed when the answer is written.
-                    let _ = self.write(Some(STDERR), &waiting.over()).await;
+                    let _ = self.write(None, &waiting.over()).await;
                     return answer;
                 }
                 () = sleep(Duration::from_secs(1)), if self.terminal.get().is_some() => waiting.second(),
             };
-            let _ = self.write(Some(STDERR), &line).await;
+            let _ = self.write(None, &line).await;
         }
     }
 
