@@ -466,7 +466,10 @@ async fn it_is_shown_as_what_it_is() {
     );
     let steps: Vec<&str> =
         explained["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(steps, ["account", "key", "source", "command", "node", "membership", "node's view", "certificate"]);
+    assert_eq!(
+        steps,
+        ["account", "key", "source", "command", "membership", "cluster", "node", "node's view", "certificate"]
+    );
 
     let shown = json(&world.operator(&format!("user show {EMAIL} --json")).await);
     assert_eq!(shown["service"]["project"], "acme/ml");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountId, CertificateRecord, Directory, Email, Fingerprint, Holder, KeyEntry, ProjectPath,
+        Account, AccountId, CertificateRecord, Departure, Directory, Email, Fingerprint, Holder, KeyEntry, ProjectPath,
         ServiceTerms,
     },
     policy::{Action, Denial, Reason},
@@ -62,7 +62,6 @@ impl App {
         self.view(asker, Action::UserShow, None, |directory, _, _| {
             let unknown = || Denial::plain(Reason::NoAccount, format!("no account has the email {email}"));
             let account = directory.account_with_email(email).ok_or_else(unknown)?;
-            let path = |id| directory.project(id).and_then(|project| directory.path_of_project(project));
             let projects = directory.projects_of(account.id).filter_map(|(project, membership)| {
                 Some(MembershipView {
                     project: directory.path_of_project(project)?,
@@ -71,13 +70,7 @@ impl App {
                     by: membership.by.to_string(),
                 })
             });
-            let left = directory.departures_of(account.id).filter_map(|departure| {
-                Some(DepartureView {
-                    project: path(departure.project)?,
-                    at: departure.at,
-                    by: departure.by.to_string(),
-                })
-            });
+            let left = directory.departures_of(account.id).filter_map(|departure| departed(directory, departure));
             let mut live = self.live_of(account.id, self.now());
             live.sort_by_key(|record| record.serial);
             let sessions = lock(&self.sessions);
@@ -140,6 +133,11 @@ fn service_view(
 }
 
 /// `active`, `suspended`, or of a service account `deleted`.
+pub(super) fn departed(directory: &Directory, departure: &Departure) -> Option<DepartureView> {
+    let project = directory.path_of_project(directory.project(departure.project)?)?;
+    Some(DepartureView { project, at: departure.at, by: departure.by.to_string() })
+}
+
 pub(super) fn state(directory: &Directory, account: &Account) -> String {
     if directory.retired(account) { "deleted".into() } else { account.state.to_string() }
 }

@@ -4,10 +4,13 @@ use super::{
     account_views::state,
     core::{App, Asker, lock},
     error::AppError,
+    hub::NodeStatus,
     nodes::cluster_of,
 };
 use crate::{
-    domain::{Account, AccountState, Directory, Email, Holder, Networks, NodeId, NodePath, Target, Timestamp},
+    domain::{
+        Account, AccountState, ClusterId, Directory, Email, Holder, Networks, NodeId, NodePath, Target, Timestamp,
+    },
     policy::{Action, Denial, OpenTarget, Origin, Reason, identify, open},
 };
 use serde::Serialize;
@@ -18,8 +21,8 @@ use std::sync::Arc;
 pub struct Step {
     /// What was looked at.
     pub step: &'static str,
-    /// Whether it speaks for access.
-    pub holds: bool,
+    /// Whether it speaks for access; none if it is told but decides nothing.
+    pub holds: Option<bool>,
     /// What was found.
     pub found: String,
 }
@@ -91,7 +94,7 @@ impl App {
         if !own && !operator && !known {
             // A project's admin learns nothing about people who have nothing to do with it.
             let found = format!("{email} is not in the project of {path}");
-            let steps = vec![Step { step: "membership", holds: false, found: found.clone() }];
+            let steps = vec![Step { step: "membership", holds: Some(false), found: found.clone() }];
             return Ok(Explanation {
                 account: email.clone(),
                 node: path.to_string(),
@@ -105,95 +108,95 @@ impl App {
         Ok(Explanation { account: email.clone(), node: path.to_string(), access: verdict.is_ok(), decided_by, steps })
     }
 
+    /// The walk, in the order of the decision. It ends where there is nothing further to look at.
     fn steps(&self, directory: &Directory, email: &Email, path: &NodePath, hidden: bool, now: Timestamp) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut step = |step, holds, found: String| steps.push(Step { step, holds, found });
         let Some(account) = directory.account_with_email(email) else {
-            step("account", false, format!("no account has the email {email}"));
+            step("account", Some(false), format!("no account has the email {email}"));
             return steps;
         };
-        step(
-            "account",
-            account.state == AccountState::Active,
-            match account.kind.holder() {
-                Holder::Person => format!("{email} (user {}), {}", account.user, state(directory, account)),
-                Holder::Service => {
-                    format!("{email}, a service account (user {}), {}", account.user, state(directory, account))
-                }
-            },
-        );
+        let kind = match account.kind.holder() {
+            Holder::Person => "",
+            Holder::Service => ", a service account",
+        };
+        let found = format!("{email}{kind} (user {}), {}", account.user, state(directory, account));
+        step("account", Some(account.state == AccountState::Active), found);
         let keys = directory.keys_of(account.id).count();
-        step("key", keys > 0, format!("{keys} registered"));
+        step("key", Some(keys > 0), format!("{keys} registered"));
         if let Some(terms) = account.service() {
             // Nobody is connected, so this neither holds nor not; it is what a connection will be held against.
-            step("source", true, format!("only from {}", terms.sources));
+            step("source", None, format!("only from {}", terms.sources));
             if let Some(command) = &terms.force_command {
-                step("command", true, format!("on nodes it runs only: {command}"));
+                step("command", None, format!("on nodes it runs only: {command}"));
             }
         }
         let at = cluster_of(path);
-        let project = directory.cluster_at(&at).and_then(|cluster| directory.project(cluster.project));
-        let left = project.is_some_and(|project| directory.departure(account.id, project.id).is_some());
-        let node = directory.node_at(path).filter(|_| !hidden);
-        match node {
-            Some(node) => step("node", true, format!("{path}, {} at {} port {}", node.role, node.address, node.port)),
+        let Some((cluster, project)) =
+            directory.cluster_at(&at).and_then(|cluster| Some((cluster, directory.project(cluster.project)?)))
+        else {
+            let (what, name) = if hidden { ("node", path.to_string()) } else { ("cluster", at.to_string()) };
+            step(what, Some(false), format!("no such {what}: {name}"));
+            return steps;
+        };
+        let name = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
+        match (directory.membership(project.id, account.id), directory.departure(account.id, project.id)) {
+            (Some(m), _) => {
+                let found = format!("{} of {name} since {} by {}", m.role, m.since.for_people(), m.by);
+                step("membership", Some(true), found);
+            }
             // The removed are told when and by whom; of the nodes, nothing.
-            None if hidden && left => {}
-            None => {
-                step("node", false, format!("no such node: {path}"));
-                return steps;
+            (None, Some(gone)) => {
+                let found = format!("removed from {name} at {} by {}", gone.at.for_people_at(now), gone.by);
+                step("membership", Some(false), found);
             }
+            (None, None) if hidden => step("node", Some(false), format!("no such node: {path}")),
+            (None, None) => step("membership", Some(false), format!("not in {name}")),
         }
-        if let Some(project) = project {
-            let name = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
-            match (directory.membership(project.id, account.id), directory.departure(account.id, project.id)) {
-                (Some(m), _) => {
-                    step(
-                        "membership",
-                        true,
-                        format!("{} of {name} since {} by {}", m.role, m.since.for_people(), m.by),
-                    );
-                }
-                (None, Some(gone)) => {
-                    step(
-                        "membership",
-                        false,
-                        format!("removed from {name} at {} by {}", gone.at.for_people_at(now), gone.by),
-                    );
-                }
-                (None, None) => step("membership", false, format!("not in {name}")),
-            }
+        if hidden {
+            return steps;
         }
-        if let Some(node) = node {
-            let (holds, found) = self.view_of_node(node.id, node.cluster);
-            step("node's view", holds, found);
-        }
+        step("cluster", Some(true), format!("{at}, {}, of {name}", cluster.kind));
+        let Some(node) = directory.node_at(path) else {
+            step("node", Some(false), format!("no such node: {path}"));
+            return steps;
+        };
+        step("node", Some(true), format!("{path}, {} at {} port {}", node.role, node.address, node.port));
+        let (holds, found) = self.view_of_node(node.id, node.cluster, now);
+        step("node's view", holds, found);
         let (holds, found) = self.certificate_in_hand(account, now);
         step("certificate", holds, found);
         steps
     }
 
-    /// Whether the node has confirmed the latest list that concerns it.
-    fn view_of_node(&self, node: NodeId, cluster: crate::domain::ClusterId) -> (bool, String) {
+    /// Whether the node has confirmed the latest list that concerns it. It does not decide whether a connection is
+    /// opened: a node that is behind answers by the list that it has.
+    fn view_of_node(&self, node: NodeId, cluster: ClusterId, now: Timestamp) -> (Option<bool>, String) {
         let status = lock(&self.hub).node(node).cloned();
         let wanted = lock(&self.published).get(&cluster).copied();
-        match (status.and_then(|status| status.version), wanted) {
-            (None, _) => (false, "nothing heard of its access list since the authority started".into()),
-            (Some(have), Some(wanted)) if have < wanted => (false, format!("behind: version {have} of {wanted}")),
-            (Some(have), _) => (true, format!("up to date, version {have}")),
+        let Some(NodeStatus { version: Some(have), heard, .. }) = status else {
+            return (None, "not heard of since the authority started; it answers by the list that it has".into());
+        };
+        let heard = heard.near(now);
+        match wanted {
+            Some(wanted) if have < wanted => (
+                None,
+                format!("behind: version {have} of {wanted}, last heard {heard}; it answers by the list that it has"),
+            ),
+            _ => (Some(true), format!("up to date, version {have}, last heard {heard}")),
         }
     }
 
     /// A live certificate is not needed to be let in: the next one is fetched. It is told because it may be in use.
-    fn certificate_in_hand(&self, account: &Account, now: Timestamp) -> (bool, String) {
+    fn certificate_in_hand(&self, account: &Account, now: Timestamp) -> (Option<bool>, String) {
         let live = lock(&self.live);
         let latest = live
             .values()
             .filter(|record| record.account == account.id && record.valid_before > now)
             .max_by_key(|record| record.valid_before);
         match latest {
-            Some(record) => (true, format!("serial {}, ends {}", record.serial, record.valid_before.near(now))),
-            None => (true, "none live; the next connection fetches one".into()),
+            Some(record) => (Some(true), format!("serial {}, ends {}", record.serial, record.valid_before.near(now))),
+            None => (None, "none live; the next connection fetches one".into()),
         }
     }
 

@@ -32,6 +32,8 @@ pub struct WhoamiView {
     pub projects: Vec<ProjectView>,
     /// Every cluster of those.
     pub clusters: Vec<ClusterView>,
+    /// The projects that it was removed from lately.
+    pub removed_from: Vec<DepartureView>,
 }
 
 /// A project.

@@ -1,7 +1,7 @@
 //! Looking: one snapshot, shaped for people and programs.
 
 use super::{
-    account_views::{certificate_view, keys, session_view, state, terms_view},
+    account_views::{certificate_view, departed, keys, session_view, state, terms_view},
     accounts::subject,
     cluster_views::requests,
     core::{App, Asker, lock},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     bundle::CaPublicKeys,
     domain::{ClusterPath, Directory, Email, ProjectPath},
-    policy::{Action, Caller},
+    policy::{Action, Caller, is_told},
 };
 use std::sync::Arc;
 
@@ -25,6 +25,11 @@ impl App {
     /// Refused.
     pub fn whoami(&self, asker: &Asker) -> Result<Option<WhoamiView>, AppError> {
         self.view(asker, Action::Whoami, None, |directory, caller, _| {
+            let now = self.now();
+            let left = |account| {
+                let told = directory.departures_of(account).filter(|departure| is_told(departure, now));
+                told.filter_map(|departure| departed(directory, departure)).collect()
+            };
             Ok(caller.identity().map(|identity| WhoamiView {
                 email: identity.account().email.clone(),
                 kind: identity.account().kind.holder(),
@@ -35,6 +40,7 @@ impl App {
                 certificate: identity.certificate(),
                 projects: projects(directory, caller),
                 clusters: self.cluster_views(directory, caller),
+                removed_from: left(identity.account().id),
             }))
         })
     }

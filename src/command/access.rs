@@ -34,7 +34,11 @@ pub(crate) struct Reach {
 
 pub(crate) fn explain(context: &Context<'_>, args: &Explain) -> Result<Reply, Stop> {
     let explanation = context.app.explain(context.asker, &args.email, &args.node)?;
-    let holds = |step: &Step| if step.holds { Cell::new(Tone::Good, "yes") } else { Cell::new(Tone::Bad, "NO") };
+    let holds = |step: &Step| match step.holds {
+        Some(true) => Cell::new(Tone::Good, "yes"),
+        Some(false) => Cell::new(Tone::Bad, "NO"),
+        None => Cell::from("-"),
+    };
     let rows = explanation.steps.iter().map(|step| vec![holds(step), step.step.into(), step.found.as_str().into()]);
     let screen = context.screen();
     let mut text = table(&["HOLDS", "STEP", "FOUND"], rows.collect(), screen, "");

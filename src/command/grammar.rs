@@ -94,7 +94,15 @@ pub(crate) enum Command {
 /// The grammar itself, for completions and man pages.
 #[must_use]
 pub fn grammar() -> clap::Command {
-    CommandLine::command()
+    taking_hyphens(CommandLine::command())
+}
+
+/// What follows an option that wants a value is that value, so that `--size -5G` is a wrong size and not the option `-5`.
+fn taking_hyphens(command: clap::Command) -> clap::Command {
+    command.mut_subcommands(taking_hyphens).mut_args(|arg| {
+        let value = !arg.is_positional() && arg.get_action().takes_values();
+        if value { arg.allow_hyphen_values(true) } else { arg }
+    })
 }
 
 /// Reads the words. The error is what to print instead: help with status 0, what is wrong with them with status 2.

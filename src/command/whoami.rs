@@ -3,20 +3,27 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
+    table::Cell,
     text::{Screen, Text, Tone, count},
 };
-use crate::app::{ClusterView, ProjectView, StatusView, WhoamiView};
+use crate::{
+    app::{ClusterView, ProjectView, StatusView, WhoamiView},
+    domain::Timestamp,
+};
 use serde_json::json;
 
 pub(crate) fn run(context: &Context<'_>) -> Result<Reply, Stop> {
     match context.app.whoami(context.asker)? {
         Some(view) => {
-            let text = account(&view, &context.program(), context.screen());
+            let text = account(&view, &context.program(), context.screen(), context.app.now());
             Ok(Reply::data(&view, text))
         }
         None => Ok(operator(&context.app.status(context.asker)?, context.screen())),
     }
 }
+
+/// How many things of a kind that are missing are told; whoever has more to do has a list of them.
+const MISSING: usize = 3;
 
 /// What to do next, each with why below it.
 struct Next(Text);
@@ -37,7 +44,16 @@ impl Next {
     }
 }
 
-fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
+/// How many nodes there are, and that some of them are away.
+fn nodes(cluster: &ClusterView) -> Cell {
+    let all = cluster.nodes.all();
+    if all.connected < all.enrolled {
+        return Cell::new(Tone::Warn, format!("{} ({} connected)", all.enrolled, all.connected));
+    }
+    Cell::from(all.enrolled.to_string())
+}
+
+fn account(view: &WhoamiView, program: &str, screen: Screen, now: Timestamp) -> Text {
     let with = view.certificate.map_or_else(
         || format!("key {}", view.key),
         |serial| format!("certificate {serial} for key {}, which may look and connect, and change nothing", view.key),
@@ -53,7 +69,17 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
             service.sources, service.max_ttl
         ));
     }
-    if view.projects.is_empty() {
+    for left in &view.removed_from {
+        text.push(format!(
+            "You were removed from {} at {} by {}.\n",
+            left.project,
+            left.at.for_people_at(now),
+            left.by
+        ));
+    }
+    if view.projects.is_empty() && !view.removed_from.is_empty() {
+        text.push("You are in no project now: ask a project's admin to add you by your email.\n");
+    } else if view.projects.is_empty() {
         text.push("You are in no project yet: ask a project's admin to add you by your email.\n");
     } else {
         let projects = view.projects.iter().map(|project| {
@@ -61,12 +87,8 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
             vec![project.project.to_string(), role, project.members.to_string(), project.clusters.to_string()]
         });
         let clusters = view.clusters.iter().map(|cluster| {
-            vec![
-                cluster.cluster.to_string(),
-                cluster.project.to_string(),
-                cluster.kind.clone(),
-                cluster.nodes.all().enrolled.to_string(),
-            ]
+            let kind = Cell::from(&cluster.kind);
+            vec![cluster.cluster.to_string().into(), cluster.project.to_string().into(), kind, nodes(cluster)]
         });
         text.push("\n");
         text.push(table(&["PROJECT", "ROLE", "MEMBERS", "CLUSTERS"], projects.collect(), screen, ""));
@@ -85,26 +107,33 @@ fn account(view: &WhoamiView, program: &str, screen: Screen) -> Text {
     }
     next.step(&format!("{program} help"), "everything else");
     text.push(next.0);
-    for project in view.projects.iter().filter(|project| project.role.as_deref() == Some("admin")) {
-        text.push(admin(project, &view.clusters, program, screen));
-    }
+    text.push(admin(view, program, screen));
     text
 }
 
-/// What the admin of a project can do for it: what is missing first.
-fn admin(project: &ProjectView, clusters: &[ClusterView], program: &str, screen: Screen) -> Text {
-    let path = &project.project;
-    let mut next = Next::new(&format!("As an admin of {path}:"), screen);
-    if project.clusters == 0 {
-        next.step(&format!("{program} cluster create {path} NAME"), "");
+/// What is missing in the projects that one is an admin of, and what is there to be done in any of them.
+fn admin(view: &WhoamiView, program: &str, screen: Screen) -> Text {
+    let own: Vec<&ProjectView> = view.projects.iter().filter(|p| p.role.as_deref() == Some("admin")).collect();
+    let (title, project) = match own.as_slice() {
+        [] => return Text::default(),
+        [one] => (format!("As an admin of {}:", one.project), one.project.to_string()),
+        several => (format!("As an admin of {}:", count(several.len(), "project")), "ORG/PROJECT".into()),
+    };
+    let mut next = Next::new(&title, screen);
+    let without_cluster = own.iter().filter(|project| project.clusters == 0);
+    for project in without_cluster.take(MISSING) {
+        next.step(&format!("{program} cluster create {} NAME", project.project), "its first cluster");
     }
-    for cluster in clusters.iter().filter(|cluster| cluster.project == *path && cluster.nodes.all().enrolled == 0) {
-        next.step(&format!("{program} node token NODE.{}", cluster.cluster), "a first node for that cluster");
+    let theirs = view.clusters.iter().filter(|cluster| cluster.role.as_deref() == Some("admin"));
+    let without_node = theirs.filter(|cluster| cluster.nodes.all().enrolled == 0);
+    for cluster in without_node.take(MISSING) {
+        next.step(
+            &format!("{program} node token NODE.{}", cluster.cluster),
+            "its first node, without which nobody gets in",
+        );
     }
-    next.step(&format!("{program} member add {path} EMAIL"), "");
-    if project.members > 1 {
-        next.step(&format!("{program} member list {path}"), "");
-    }
+    next.step(&format!("{program} member add {project} EMAIL"), "");
+    next.step(&format!("{program} member list {project}"), "");
     next.0
 }
 

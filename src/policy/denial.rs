@@ -1,11 +1,17 @@
 //! A no, with its reason in two voices.
 
-use crate::domain::{Directory, Email, ProjectPath, Timestamp};
+use crate::domain::{Departure, Directory, Email, ProjectPath, Timestamp};
 use std::{fmt, time::Duration};
 use thiserror::Error;
 
 /// For how long somebody who was removed is told when and by whom; after that they are a stranger like any other.
 const DEPARTURE_TOLD: Duration = Duration::from_secs(31 * 86_400);
+
+/// Whether somebody is still told that they were removed.
+#[must_use]
+pub fn is_told(departure: &Departure, now: Timestamp) -> bool {
+    now.since(departure.at) < DEPARTURE_TOLD
+}
 
 /// Why something was refused: one word for the audit log and for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,9 +162,7 @@ impl Denial {
         now: Timestamp,
         stranger: Self,
     ) -> Self {
-        let Some(departure) =
-            directory.departure(account, project).filter(|departure| now.since(departure.at) < DEPARTURE_TOLD)
-        else {
+        let Some(departure) = directory.departure(account, project).filter(|departure| is_told(departure, now)) else {
             return stranger;
         };
         let Some(path) = directory.project(project).and_then(|project| directory.path_of_project(project)) else {

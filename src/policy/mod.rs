@@ -16,7 +16,7 @@ mod revoked;
 
 pub use bounds::{CertificateSettings, Extensions, gateway_addresses};
 pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
-pub use denial::{Denial, Reason};
+pub use denial::{Denial, Reason, is_told};
 pub use identity::{Identity, Origin, Scope, identify, recognize};
 pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
 pub use networks::NodeNetworks;
