@@ -7,7 +7,8 @@ mod authority_support;
 
 use authority_support::World;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signature, VerifyingKey};
+use certgate::audit::{Entry, Head, SignedHead, chain};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 use std::fmt::Write;
@@ -150,6 +151,10 @@ async fn a_log_is_checked_by_the_rules_of_the_document_alone() {
     world.settle().await;
     let first: Value = serde_json::from_str(&world.operator("audit head --json").await.stdout).unwrap();
     world.operator("org create later").await;
+    // The end of the session follows the removal by itself.
+    while !world.operator("audit list --what session.end --json").await.stdout.contains("session.end") {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     world.settle().await;
     let second = world.operator("audit head").await.stdout;
     let key = world.operator("ca show --json").await.stdout;
@@ -219,4 +224,29 @@ async fn a_signed_head_is_checked_with_nothing_but_openssh() {
     let message = head["message"].as_str().unwrap();
     assert!(run(message));
     assert!(!run(&message.replace("head v1 ", "head v1 1")));
+}
+
+/// What the document shows is what its rules say, and what certgate makes of the same events.
+#[test]
+fn the_example_of_the_document_is_one() {
+    let document = std::fs::read_to_string("docs/audit.md").unwrap();
+    let lines: Vec<&str> = document.lines().filter(|line| line.starts_with(r#"{"seq":"#)).collect();
+    let hashes = check(&lines.join("\n")).unwrap_or_else(|seq| {
+        let entry: Value = serde_json::from_str(lines[usize::try_from(seq).unwrap() - 1]).unwrap();
+        panic!("the hash of entry {seq} is {}", hash(&entry))
+    });
+    assert_eq!(hashes.len(), 3);
+    for line in &lines {
+        let entry: Entry = serde_json::from_str(line).unwrap();
+        let before = Head { seq: entry.seq - 1, hash: entry.previous };
+        assert_eq!(chain::follow(before, &entry), Ok(Head::after(&entry)));
+        assert_eq!(serde_json::to_string(&entry).unwrap(), *line);
+    }
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let public = certgate::domain::PublicKey::from_ed25519(key.verifying_key().to_bytes()).to_string();
+    let last: Entry = serde_json::from_str(lines[1]).unwrap();
+    let signed = SignedHead::sign(1, Head::after(&last), "2026-11-25T12:00:01Z".parse().unwrap(), &key).to_string();
+    assert_eq!(check_head(&signed, &public), Some((2, hashes[2].clone())));
+    assert!(document.contains(&public), "the key is {public}");
+    assert!(document.lines().any(|line| line == signed), "the signed head is {signed}");
 }

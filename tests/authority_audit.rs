@@ -228,6 +228,41 @@ async fn the_log_is_searched_by_everything_that_it_says() {
     }
 }
 
+#[tokio::test]
+async fn a_head_is_signed_now_and_then() {
+    let world = World::story().await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let keeping = tokio::spawn(world.app.clone().keep_audit(stop.clone()));
+    // The number and the entry of the last one, as soon as there is one of this number.
+    let signed = async |number: u64| {
+        for _ in 0..4000 {
+            let head = output(world.answer(&Asker::Operator { uid: 0 }, "audit head --json", None, None).await);
+            let head = serde_json::from_str::<Value>(&head.stdout).unwrap_or_default();
+            if head["signed"]["number"].as_u64().is_some_and(|last| last >= number) {
+                return (head["signed"]["number"].as_u64().unwrap(), head["signed"]["seq"].as_u64().unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no head {number} was signed");
+    };
+    // What was there when it began.
+    let (_, first) = signed(1).await;
+    assert_eq!(first, u64::try_from(entries(&world, "").await.len()).unwrap());
+    // Something new, and the last one is old.
+    world.pass(Duration::from_secs(300));
+    world.operator("org create other").await;
+    assert_eq!(signed(2).await, (2, first + 1));
+    // Much that is new: after a thousand entries, and not after the first of them.
+    for _ in 0..1000 {
+        world.refused_operator("org create other").await;
+    }
+    let (number, last) = signed(3).await;
+    assert_eq!(number, 3);
+    assert_eq!(last, first + 1 + 1000);
+    stop.cancel();
+    keeping.await.unwrap();
+}
+
 /// Opens a node with whatever the connection was authenticated with.
 async fn open_with(world: &World, presented: Presented, session: u128) -> SessionId {
     let AuthenticateAnswer::Account { credential, .. } = authenticate(world, presented).await else { panic!() };

@@ -11,7 +11,7 @@ use certgate::{
             Credential, Output, Presented, RunCommand,
         },
     },
-    audit::{Head, chain},
+    audit::{Head, SignedHead, chain},
     domain::{PublicKey, Serial},
     store::{AuditQuery, SqliteStore, Store},
 };
@@ -70,7 +70,21 @@ impl Site {
     }
 
     async fn start(&self) -> Running {
-        let mut running = Running(self.command().stderr(Stdio::null()).spawn().unwrap());
+        self.up(self.command().stderr(Stdio::null())).await
+    }
+
+    /// With its log in a file, from its beginning, at the lowest level that there is.
+    async fn start_logging(&self) -> Running {
+        let file = fs::File::create(self.dir.path().join("log")).unwrap();
+        self.up(self.command().stderr(file).env("CERTGATE_LOG", "error")).await
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    async fn up(&self, command: &mut Command) -> Running {
+        let mut running = Running(command.spawn().unwrap());
         for _ in 0..600 {
             if self.admin("status").await.is_some() {
                 return running;
@@ -208,6 +222,101 @@ async fn every_certificate_that_was_received_has_its_record_after_kill_9() {
     let certificate = cert(&site.client(), &credential).await.unwrap();
     assert_eq!(*certificate.signature_key(), before);
     assert!(serials.iter().all(|used| *used < certificate.serial()));
+}
+
+/// Stops it as systemd does.
+fn stop(mut running: Running) {
+    let pid = rustix::process::Pid::from_child(&running.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(running.0.wait().unwrap().success());
+}
+
+/// The entries of the log, and its signed heads.
+async fn recorded(site: &Site) -> (Vec<certgate::audit::Entry>, Vec<SignedHead>) {
+    let (commits, _committed) = tokio::sync::mpsc::unbounded_channel();
+    let store = tokio::task::block_in_place(|| SqliteStore::open(&site.state(), commits)).unwrap();
+    let entries = store.audit(AuditQuery::default()).await.unwrap().entries;
+    let heads = store.signed_heads(0, 100).await.unwrap();
+    tokio::task::block_in_place(|| drop(store));
+    (entries, heads)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_entry_is_in_the_journal_once_and_what_is_stopped_is_signed() {
+    let site = Site::new();
+    let running = site.start_logging().await;
+    site.story().await;
+    let client = site.client();
+    let credential = credential(&client).await;
+    cert(&client, &credential).await.unwrap();
+    site.admin("org create acme").await.unwrap();
+    stop(running);
+
+    let (entries, heads) = recorded(&site).await;
+    let log = site.log();
+    assert_eq!(entries.len(), 5);
+    for entry in &entries {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(&format!(" seq={} at=", entry.seq))).collect();
+        assert_eq!(lines.len(), 1, "entry {} in {log}", entry.seq);
+        let event = &entry.event;
+        for field in [
+            format!("actor=\"{}\"", event.actor.in_full()),
+            format!("source=\"{}\"", event.source),
+            format!("action=\"{}\"", event.action),
+            format!("object=\"{}\"", event.object),
+            format!("outcome=\"{}\"", event.outcome.as_str()),
+            format!("version={}", entry.version),
+            format!("hash={}", entry.hash),
+        ] {
+            assert!(lines[0].contains(&field), "{field} is not in {}", lines[0]);
+        }
+    }
+    assert!(log.contains("actor=\"operator (uid 0)\"") && log.contains("certificate=1"), "{log}");
+    assert!(log.contains(&format!("key={}", key().fingerprint())) && log.contains("reason=\"conflict\""), "{log}");
+    // The end is signed, and whoever has the journal has that.
+    let last = heads.last().unwrap();
+    assert_eq!(last.head, Head::after(entries.last().unwrap()));
+    assert!(log.lines().any(|line| line.contains(&format!("head={last}"))), "{log}");
+
+    // The next one goes on from there, says nothing twice, and has nothing to complain about.
+    let mut running = site.start_logging().await;
+    site.operator("org create second").await;
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    let log = site.log();
+    assert!(
+        !log.contains("org.create done by operator (uid 0): acme") && !log.contains("did not end cleanly"),
+        "{log}"
+    );
+    // That one was killed: what it has not signed is said and signed by the next one.
+    let file = fs::File::create(site.dir.path().join("log")).unwrap();
+    stop(site.up(site.command().stderr(file)).await);
+    assert!(site.log().contains("the last 1 entries of the audit log were not signed"), "{}", site.log());
+    let (entries, heads) = recorded(&site).await;
+    assert_eq!(heads.last().unwrap().head, Head::after(entries.last().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_key_is_made_only_where_nothing_was_signed() {
+    let site = Site::new();
+    drop(site.start().await);
+    let keys = || ["user_ca", "host_ca", "bundle_key"].map(|name| fs::read(site.state().join(name)).unwrap());
+    let (others, audit_key) = (keys(), site.state().join("audit_key"));
+    let first = fs::read(&audit_key).unwrap();
+    fs::remove_file(&audit_key).unwrap();
+    // As a state directory from before there was one.
+    let file = fs::File::create(site.dir.path().join("log")).unwrap();
+    let running = site.up(site.command().stderr(file)).await;
+    let log = site.log();
+    assert!(log.contains("audit_key") && log.contains("backups"), "{log}");
+    assert!(fs::read(&audit_key).unwrap() != first);
+    assert!(keys() == others, "another key was touched");
+    site.operator("org create acme").await;
+    stop(running);
+    fs::remove_file(&audit_key).unwrap();
+    let text = site.refuses();
+    assert!(text.contains("audit_key") && text.contains("backup"), "{text}");
+    assert!(!audit_key.exists());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //!   `ssh BASTION`; `{key:N}` stands for the public key of number N. With ` <<< TEXT` at its end, TEXT is on standard
 //!   input, or is typed when something is asked;
 //! - `@ WORDS`: what else happens: `terminal COLUMNS|none`, `pass SECONDS`, `node NODE N` (joins with the key N),
-//!   `open NAME NODE`;
+//!   `open NAME NODE`, `settle` (what nobody waited for is on record);
 //! - everything else is what is answered: standard output, then standard error, then the exit status if it is not 0.
 //!
 //! What is different each time (signatures, secrets) is written as `⟨…⟩`.
@@ -59,6 +59,7 @@ impl Play {
         match what.split(' ').collect::<Vec<_>>()[..] {
             ["terminal", "none"] => self.terminal = None,
             ["terminal", columns] => self.terminal = Some(terminal(columns.parse().unwrap())),
+            ["settle"] => self.world.settle().await,
             ["pass", seconds] => self.world.pass(Duration::from_secs(seconds.parse().unwrap())),
             ["node", node, number] => {
                 self.world.node(node, number.parse().unwrap()).await;

@@ -132,9 +132,12 @@ impl App {
             .ok_or_else(|| Denial::not_found("certificate", &serial, format!("no certificate {serial} was issued")))?;
         let directory = self.directory();
         let about = self.entries(Filter { certificate: Some(serial), ..Filter::default() }).await?.0;
-        let find = |action: &str| about.iter().find(|entry| is_done(entry, action));
-        let issued = find("certificate.issue");
-        let revoked = find("certificate.revoke").map(|e| Revocation { at: e.event.at, by: e.event.actor.to_string() });
+        let issued = about.iter().find(|entry| is_done(entry, "certificate.issue"));
+        // By itself: behind any number of sessions.
+        let revoke = Filter { certificate: Some(serial), what: "certificate.revoke".parse().ok(), ..Filter::default() };
+        let revokes = self.entries(revoke).await?.0;
+        let revoked = revokes.iter().find(|entry| is_done(entry, "certificate.revoke"));
+        let revoked = revoked.map(|e| Revocation { at: e.event.at, by: e.event.actor.to_string() });
         let (mut sessions, more_sessions) = self.sessions_of(&directory, &record, &about).await?;
         sessions.retain(|session| node.is_none_or(|node| session.node == node.to_string()));
         let account = directory.account(record.account);

@@ -58,7 +58,7 @@ impl App {
                  it did not end cleanly"
             );
         }
-        let mut now = true;
+        let mut first = true;
         loop {
             let stopping = tokio::select! {
                 () = stop.cancelled() => true,
@@ -79,38 +79,41 @@ impl App {
                 // Everybody who was noting something has given their place back.
                 let _ = self.backlog.acquire_many(AUDIT_BACKLOG).await;
             }
-            logged = self.log_entries(logged).await;
-            if std::mem::take(&mut now) || stopping || self.head_is_due() {
-                // What went wrong has been said; it is tried again after a while.
-                let _ = self.sign_head().await;
+            // Page by page: also while the journal does not keep up with what is decided, a head is signed when it is due.
+            loop {
+                let behind = self.log_page(&mut logged).await;
+                if std::mem::take(&mut first) || self.head_is_due() {
+                    // What went wrong has been said; it is tried again after a while.
+                    let _ = self.sign_head().await;
+                }
+                if !behind {
+                    break;
+                }
             }
             if stopping {
+                let _ = self.sign_head().await;
                 return;
             }
         }
     }
 
-    /// Logs the entries after a number; returns the last one's.
-    async fn log_entries(&self, mut logged: u64) -> u64 {
-        let mut end = self.store.audit_end();
-        while logged < end.borrow_and_update().seq {
-            let page = match self.store.audit(AuditQuery { after: logged, limit: PAGE, ..AuditQuery::default() }).await
-            {
-                Ok(page) => page.entries,
-                Err(error) => {
-                    tracing::error!(%error, "what was recorded could not be read for the journal");
-                    // An entry that somebody has spoilt must not keep the next ones out of the journal for good.
-                    let StoreError::Entry { seq, .. } = error else { return logged };
-                    logged = seq.max(logged + 1);
-                    continue;
-                }
-            };
-            let Some(last) = page.last() else { return logged };
-            logged = last.seq;
-            // A journal that does not keep up must not hold up an async thread.
-            let _ = tokio::task::spawn_blocking(move || page.iter().for_each(log)).await;
-        }
-        logged
+    /// Logs entries after a number, which becomes the last one's; says whether there are more.
+    async fn log_page(&self, logged: &mut u64) -> bool {
+        let page = match self.store.audit(AuditQuery { after: *logged, limit: PAGE, ..AuditQuery::default() }).await {
+            Ok(page) => page.entries,
+            Err(error) => {
+                tracing::error!(%error, "what was recorded could not be read for the journal");
+                // An entry that somebody has spoilt must not keep the next ones out of the journal for good.
+                let StoreError::Entry { seq, .. } = error else { return false };
+                *logged = seq.max(*logged + 1);
+                return true;
+            }
+        };
+        let Some(last) = page.last() else { return false };
+        *logged = last.seq;
+        // A journal that does not keep up must not hold up an async thread.
+        let _ = tokio::task::spawn_blocking(move || page.iter().for_each(log)).await;
+        *logged < self.store.audit_end().borrow().seq
     }
 
     fn head_is_due(&self) -> bool {

@@ -103,7 +103,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Export { only, after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            Ok(export(&app.export_audit(asker, only.filter(app.now()), after, limit).await?))
+            Ok(export(context, &app.export_audit(asker, only.filter(app.now()), after, limit).await?))
         }
         Command::Head { sshsig } => {
             let (signed, key) = app.audit_head(asker).await?;
@@ -156,14 +156,18 @@ pub(super) fn short(key: Fingerprint) -> String {
     format!("{}…", key.to_string().chars().take(15).collect::<String>())
 }
 
-fn export(found: &Audited) -> Reply {
+fn export(context: &Context<'_>, found: &Audited) -> Reply {
+    // Not both: there may be a hundred thousand entries.
+    if context.json {
+        return Reply::data(&json!({ "entries": found.entries, "more": found.more }), "");
+    }
     let mut lines = String::new();
     for entry in &found.entries {
         // An entry is plain data; null would be seen by whoever collects.
         lines.push_str(&serde_json::to_string(entry).unwrap_or_else(|_| "null".into()));
         lines.push('\n');
     }
-    let reply = Reply::data(&json!({ "entries": found.entries, "more": found.more }), lines);
+    let reply = Reply::data(&(), lines);
     match found.more {
         Some(after) => reply.note(format!("there may be more: --after {after}")),
         None => reply,
