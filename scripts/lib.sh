@@ -24,11 +24,15 @@ as_root() {
   fi
 }
 
-# Installs the Debian packages of the commands that are missing. Arguments: COMMAND:PACKAGE…
+# Installs the Debian packages of the commands and libraries that are missing. Arguments: COMMAND:PACKAGE…
 need() {
   local pair missing=()
   for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    case $pair in
+      # A library, which is no command.
+      *.so.*:*) ldconfig -p | grep -q -F "${pair%%:*}" || missing+=("${pair#*:}") ;;
+      *) command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}") ;;
+    esac
   done
   [ "${#missing[@]}" -gt 0 ] || return 0
   command -v apt-get >/dev/null ||
@@ -50,7 +54,8 @@ need_to_build() {
 
 # To make machines out of namespaces, and to play on them.
 need_to_play() {
-  need sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 unshare:util-linux mount:mount ps:procps jq:jq curl:curl
+  need sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 unshare:util-linux mount:mount ps:procps jq:jq curl:curl \
+    libnss_systemd.so.2:libnss-systemd
 }
 
 # Says why machines cannot be made here, before anything else fails for a reason that nobody understands.

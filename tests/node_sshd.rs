@@ -225,7 +225,7 @@ impl Machine {
             join() {{
                 {node} join \"$(cat {dir}/token)\" --config /srv/node.toml --state-dir /srv/state \\
                     --host-key /srv/ssh/host_key --sshd-config /srv/ssh/sshd_config --no-reload \\
-                    --drop-in /srv/ssh/conf.d/10-certgate.conf --helper /srv/certgate-principals
+                    --drop-in /srv/ssh/conf.d/10-certgate.conf --helper /srv/certgate-principals --accounts none
             }}
             {script}",
             helper = env!("CARGO_BIN_EXE_certgate-principals"),

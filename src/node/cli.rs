@@ -2,8 +2,10 @@
 //! systemd.
 
 use super::{
+    accounts::Accounts,
     config::NodeConfig,
     join::{self, Places},
+    leave,
     run::{self, Clock},
     sshd::Sshd,
 };
@@ -15,7 +17,7 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Makes this machine a node of a cluster, and keeps it one.
+/// Makes this machine a node of a cluster, keeps it one, and ends that.
 #[derive(Debug, Parser)]
 #[command(name = "certgate-node", version)]
 struct Cli {
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Make this machine a node, with the token that `node token` printed on the bastion
     Join(Box<JoinArgs>),
+    /// Undo what `join` and the agent have done on this machine
+    Leave(LeaveArgs),
     /// Run the agent: keep the access table as the authority says (what the service runs)
     Run(RunArgs),
 }
@@ -36,6 +40,25 @@ struct RunArgs {
     /// What `join` wrote
     #[arg(long, value_name = "FILE", default_value = "/etc/certgate/node.toml")]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LeaveArgs {
+    /// What `join` wrote
+    #[arg(long, value_name = "FILE", default_value = "/etc/certgate/node.toml")]
+    config: PathBuf,
+    /// sshd itself, by its whole path
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/sshd")]
+    sshd: PathBuf,
+    /// sshd's main configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
+    sshd_config: PathBuf,
+    /// The sshd configuration file that `join` wrote
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config.d/10-certgate.conf")]
+    drop_in: PathBuf,
+    /// Leave the accounts that the agent has made: files keep their owners' names
+    #[arg(long)]
+    keep_accounts: bool,
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +89,10 @@ struct JoinArgs {
     /// The user as whom sshd runs the helper
     #[arg(long, value_name = "USER", default_value = "nobody")]
     helper_user: String,
+    /// Who makes accounts for the people who may log in: `userdb` (the agent, as user records for nss-systemd) or `none`
+    /// (the site) [default: userdb where nsswitch.conf(5) names systemd and no source but the machine's own files]
+    #[arg(long, value_name = "WHO", value_parser = accounts)]
+    accounts: Option<Accounts>,
     /// The command that makes sshd read its configuration again, without a shell
     /// [default: systemctl reload ssh, or sshd]
     #[arg(long, value_name = "COMMAND", value_parser = |text: &str| join::reload_words(text).map(Reload))]
@@ -77,6 +104,14 @@ struct JoinArgs {
 
 #[derive(Clone, Debug)]
 struct Reload(Vec<String>);
+
+fn accounts(text: &str) -> Result<Accounts, &'static str> {
+    match text {
+        "userdb" => Ok(Accounts::Userdb),
+        "none" => Ok(Accounts::None),
+        _ => Err("'userdb' or 'none'"),
+    }
+}
 
 impl JoinArgs {
     fn places(self) -> Places {
@@ -95,6 +130,7 @@ impl JoinArgs {
             drop_in: self.drop_in,
             helper: self.helper,
             helper_user: self.helper_user,
+            accounts: self.accounts,
             reload,
         }
     }
@@ -127,6 +163,15 @@ pub fn main(clock: Clock) -> ExitCode {
             let token = std::mem::take(&mut args.token);
             let joined = runtime.block_on(join::join(&token, &args.places(), clock, say));
             joined.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }
+        Command::Leave(args) => {
+            let places = leave::Places {
+                config: args.config,
+                sshd: Sshd { program: args.sshd, config: args.sshd_config },
+                drop_in: args.drop_in,
+                keep_accounts: args.keep_accounts,
+            };
+            leave::leave(&places, say).map_or_else(|error| failed(&error), |_| ExitCode::SUCCESS)
         }
         Command::Run(args) => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env();

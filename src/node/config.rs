@@ -1,7 +1,10 @@
 //! node.toml: what a node was told when it joined, and where it keeps things. `certgate-node join` writes it,
 //! `certgate-node run` reads it.
 
-use super::files::{self, FileError, Mode};
+use super::{
+    accounts::{Accounts, UserRecords},
+    files::{self, FileError, Mode},
+};
 use crate::{
     bundle::BundleKey,
     domain::{ClusterPath, Fingerprint, NodePath},
@@ -32,6 +35,12 @@ pub struct NodeConfig {
     /// The command that makes sshd read a renewed host certificate, in words; run without a shell. None if empty.
     #[serde(default)]
     pub reload: Vec<String>,
+    /// Who makes accounts.
+    #[serde(default)]
+    pub accounts: Accounts,
+    /// How the agent makes them. A table, so last.
+    #[serde(default)]
+    pub userdb: UserRecords,
 }
 
 /// node.toml cannot be used.
@@ -105,6 +114,8 @@ mod tests {
             state_dir: "/var/lib/certgate-node".into(),
             host_key: "/etc/ssh/ssh_host_ed25519_key".into(),
             reload: vec!["systemctl".into(), "reload".into(), "ssh".into()],
+            accounts: Accounts::Userdb,
+            userdb: UserRecords::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! is used, for a token is good for one time; and when sshd does not take the result, all files are as they were.
 
 use super::{
+    accounts::{Accounts, NSSWITCH, UserRecords},
     config::{CONFIG_MODE, ConfigError, NodeConfig},
     files::{self, FileError, Mode},
     host_cert::{self, HostCertError},
@@ -124,6 +125,8 @@ pub struct Places {
     pub helper: PathBuf,
     /// As whom it runs.
     pub helper_user: String,
+    /// Who makes accounts; what fits the machine if nobody has said.
+    pub accounts: Option<Accounts>,
     /// Commands that make sshd read its configuration again: the first that works is kept. None: nobody wants it.
     pub reload: Vec<Vec<String>>,
 }
@@ -163,8 +166,9 @@ pub async fn join(text: &str, places: &Places, now: fn() -> Timestamp, say: impl
     host_cert::check(&joined.host_certificate, &key.public, &token.node, &bundle.host_ca, now())?;
     say(&format!("the bundle is genuine: version {}, {} logins", bundle.version, bundle.logins.len()));
 
+    let accounts = accounts(places, &say);
     let mut undo = Undo::default();
-    let written = write(places, &state, &token, &joined, &bundle, &drop_in_text, &mut undo)
+    let written = write(places, &state, &token, &joined, (&bundle, accounts), &drop_in_text, &mut undo)
         .and_then(|()| Ok(places.sshd.check()?))
         .and_then(|()| Ok(places.sshd.check_in_force(&drop_in)?));
     if let Err(why) = written {
@@ -190,6 +194,20 @@ impl Places {
             host_certificate: state.host_certificate(),
         }
     }
+}
+
+/// Who makes accounts here.
+fn accounts(places: &Places, say: &impl Fn(&str)) -> Accounts {
+    let (accounts, why) = match places.accounts {
+        Some(accounts) => (accounts, "as wanted".to_owned()),
+        // Without one there are files only.
+        None => Accounts::fitting(&std::fs::read_to_string(NSSWITCH).unwrap_or_default()),
+    };
+    say(&match accounts {
+        Accounts::Userdb => format!("the agent will make the accounts of those who may log in: {why}"),
+        Accounts::None => format!("accounts are this machine's own business: {why}"),
+    });
+    accounts
 }
 
 /// Asks the first gateway that can be reached. Once the token has been sent there is no second one.
@@ -225,7 +243,7 @@ fn write(
     state: &StateDir,
     token: &TokenText,
     joined: &Joined,
-    bundle: &Bundle,
+    (bundle, accounts): (&Bundle, Accounts),
     drop_in: &str,
     undo: &mut Undo,
 ) -> Result<(), JoinError> {
@@ -237,6 +255,8 @@ fn write(
         state_dir: places.state_dir.clone(),
         host_key: places.host_key.clone(),
         reload: places.reload.first().cloned().unwrap_or_default(),
+        accounts,
+        userdb: UserRecords::default(),
     };
     for (path, mode) in [
         (state.bundle(), Mode::Private),
@@ -250,6 +270,10 @@ fn write(
     }
     state.install(bundle, &joined.bundle)?;
     state.install_host_certificate(&joined.host_certificate)?;
+    if accounts == Accounts::Userdb {
+        // The agent's unit lets it write there, but not make it.
+        files::make_directory(&config.userdb.directory)?;
+    }
     files::replace(&places.config, config.to_toml()?.as_bytes(), CONFIG_MODE)?;
     NodeConfig::load(&places.config)?;
     files::replace(&places.drop_in, drop_in.as_bytes(), Mode::Public)?;

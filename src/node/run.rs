@@ -1,6 +1,7 @@
 //! `certgate-node run`: performs what [`super::agent`] decides.
 
 use super::{
+    accounts::{self, Accounts},
     agent::{Action, Agent, Event, Installed, Level, Start},
     config::NodeConfig,
     host_cert,
@@ -10,10 +11,12 @@ use super::{
 };
 use crate::{
     app::protocol::{NODE_HELLO_SECS, NODE_LOGIN},
+    bundle::Bundle,
     domain::Timestamp,
 };
-use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// The agent cannot start.
 #[derive(Debug, Error)]
@@ -75,6 +78,8 @@ struct Edge {
     state: StateDir,
     link: Option<Link>,
     dialling: Option<Dialling>,
+    /// Who follows is told of each bundle that is in force.
+    bundles: watch::Sender<Option<Arc<Bundle>>>,
 }
 
 impl Edge {
@@ -100,7 +105,13 @@ impl Edge {
             floor: found.floor,
             host_certificate_until: until.filter(|until| *until > clock().secs()),
         });
-        Ok((Self { agent, config, key, state, link: None, dialling: None }, first.into()))
+        let (bundles, following) = watch::channel(found.bundle.ok().map(Arc::new));
+        match config.accounts {
+            // Ends with the sender.
+            Accounts::Userdb => drop(tokio::spawn(accounts::keep(config.userdb.clone(), following))),
+            Accounts::None => {}
+        }
+        Ok((Self { agent, config, key, state, link: None, dialling: None, bundles }, first.into()))
     }
 
     async fn perform(&mut self, action: Action) -> Option<Event> {
@@ -121,10 +132,14 @@ impl Edge {
                 let state = self.state.clone();
                 let work = move || {
                     let (bundle, signed) = *parts;
-                    let installed = Installed::from(&bundle);
-                    state.install(&bundle, &signed).map(|()| installed).map_err(|error| error.to_string())
+                    state.install(&bundle, &signed).map(|()| bundle).map_err(|error| error.to_string())
                 };
-                Some(Event::Installed(blocking(work).await))
+                let bundle = blocking(work).await;
+                let installed = bundle.as_ref().map(Installed::from).map_err(Clone::clone);
+                if let Ok(bundle) = bundle {
+                    self.bundles.send_replace(Some(Arc::new(bundle)));
+                }
+                Some(Event::Installed(installed))
             }
             Action::InstallHostCertificate { line, until } => {
                 let (state, reload) = (self.state.clone(), self.config.reload.clone());

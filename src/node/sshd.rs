@@ -8,6 +8,9 @@ use std::{
 };
 use thiserror::Error;
 
+/// How the file that we write for sshd begins: what does not is somebody else's.
+pub(super) const WRITTEN: &str = "# Written by 'certgate-node join'";
+
 /// What was found, or what failed. Each says what to do next.
 #[derive(Debug, Error)]
 pub enum SshdError {
@@ -134,7 +137,7 @@ impl DropIn {
             return Err(SshdError::Path(user.to_owned()));
         }
         let lines: String = self.directives().iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-        Ok(format!("# Written by 'certgate-node join'; it is written anew when the node joins again.\n{lines}"))
+        Ok(format!("{WRITTEN}; it is written anew when the node joins again.\n{lines}"))
     }
 }
 

@@ -89,6 +89,16 @@ impl StateDir {
         Self(path.to_owned())
     }
 
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Every file that is kept there.
+    pub(super) fn all(&self) -> [PathBuf; 4] {
+        [self.table(), self.bundle(), self.user_ca(), self.host_certificate()]
+    }
+
     /// The access table, which the helper reads.
     #[must_use]
     pub fn table(&self) -> PathBuf {

@@ -209,6 +209,12 @@ impl Site {
         self.machine(&["signal", machine, daemon, signal]);
     }
 
+    /// Makes a machine with an sshd, and nobody on it but root.
+    pub fn bare_server(&mut self, name: &str, address: &str) {
+        self.raise(name);
+        self.machine(&["sshd", name, address]);
+    }
+
     /// Makes a machine with an sshd that could become a node.
     pub fn server(&mut self, name: &str, address: &str) {
         self.raise(name);
