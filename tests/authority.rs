@@ -412,6 +412,16 @@ async fn explanations_end_as_the_decision_does() {
     assert_eq!(explain(3, "admin1@acme.example").await.stderr, "no such cluster: h100.acme\n");
     let stranger = explain(3, "user2@acme.example").await.stdout;
     assert!(stranger.contains("no such node") && !stranger.contains("acme/ml"), "{stranger}");
+
+    // A certificate that is good for this node is told; what she has in another project is none of its admin's business.
+    world.operator("project create acme/other --admin user1@acme.example").await;
+    world.user(2, "cert --project acme/other").await;
+    assert!(explain(1, "user1@acme.example").await.stdout.contains("none live for this node"));
+    world.user(2, "cert --cluster h100.acme").await;
+    assert!(explain(1, "user1@acme.example").await.stdout.contains("serial 2, ends in 5 min"));
+    world.operator("certificate revoke 2").await;
+    assert!(explain(1, "user1@acme.example").await.stdout.contains("none live for this node"));
+
     assert_eq!(world.user(3, "reach h100.acme").await.stderr, "no such cluster: h100.acme\n");
 
     world.operator("user suspend user1@acme.example").await;

@@ -8,8 +8,10 @@ use super::{
     nodes::cluster_of,
 };
 use crate::{
+    bundle::principals_on,
     domain::{
-        Account, AccountState, ClusterId, Directory, Email, Holder, Networks, NodeId, NodePath, Target, Timestamp,
+        Account, AccountState, CertificateRecord, ClusterId, Directory, Email, Holder, Networks, Node, NodeId,
+        NodePath, Target, Timestamp,
     },
     policy::{Action, Denial, OpenTarget, Origin, Reason, identify, open},
 };
@@ -164,7 +166,7 @@ impl App {
         step("node", Some(true), format!("{path}, {} at {} port {}", node.role, node.address, node.port));
         let (holds, found) = self.view_of_node(node.id, node.cluster, now);
         step("node's view", holds, found);
-        let (holds, found) = self.certificate_in_hand(account, now);
+        let (holds, found) = self.certificate_in_hand(directory, account, node, now);
         step("certificate", holds, found);
         steps
     }
@@ -187,16 +189,27 @@ impl App {
         }
     }
 
-    /// A live certificate is not needed to be let in: the next one is fetched. It is told because it may be in use.
-    fn certificate_in_hand(&self, account: &Account, now: Timestamp) -> (Option<bool>, String) {
+    /// A live certificate is not needed to be let in: the next one is fetched. It is told because it may be in use; and
+    /// only if it is good for this node, for what somebody has in other projects is not this one's business.
+    fn certificate_in_hand(
+        &self,
+        directory: &Directory,
+        account: &Account,
+        node: &Node,
+        now: Timestamp,
+    ) -> (Option<bool>, String) {
+        let accepted = principals_on(directory, &account.user, node.cluster);
+        let good = |record: &&CertificateRecord| {
+            record.account == account.id
+                && record.valid_before > now
+                && directory.denied_serial(record.serial).is_none()
+                && directory.denied_key(&record.key).is_none()
+                && record.principals.iter().any(|principal| accepted.contains(principal))
+        };
         let live = lock(&self.live);
-        let latest = live
-            .values()
-            .filter(|record| record.account == account.id && record.valid_before > now)
-            .max_by_key(|record| record.valid_before);
-        match latest {
+        match live.values().filter(good).max_by_key(|record| record.valid_before) {
             Some(record) => (Some(true), format!("serial {}, ends {}", record.serial, record.valid_before.near(now))),
-            None => (None, "none live; the next connection fetches one".into()),
+            None => (None, "none live for this node; the next connection fetches one".into()),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login, SharedLogin};
 use crate::domain::{
-    Account, AccountId, AccountState, Cluster, ClusterId, ClusterPath, Directory, Membership, Principal, PublicKey,
-    Role, SharedLoginName, Timestamp, UserName, Version,
+    Account, AccountId, AccountState, Cluster, ClusterId, ClusterPath, Directory, Membership, Principal, ProjectName,
+    PublicKey, Role, SharedLoginName, Timestamp, UserName, Version,
 };
 use std::collections::BTreeSet;
 
@@ -82,18 +82,28 @@ fn may_share(account: &Account, membership: &Membership, role: Role) -> bool {
     account.state == AccountState::Active && account.service().is_none() && membership.role >= role
 }
 
+/// With which principals somebody's own login may be used on the nodes of a cluster; none if there is no such cluster.
+#[must_use]
+pub fn principals_on(directory: &Directory, user: &UserName, cluster: ClusterId) -> Vec<String> {
+    let found = directory.cluster(cluster).and_then(|cluster| {
+        Some(principals_of(user, &directory.path_of_cluster(cluster)?, &directory.project(cluster.project)?.name))
+    });
+    found.unwrap_or_default()
+}
+
+fn principals_of(user: &UserName, cluster: &ClusterPath, project: &ProjectName) -> Vec<String> {
+    let whole = Principal { user: user.clone(), org: cluster.org.clone(), project: project.clone(), cluster: None };
+    let only = Principal { cluster: Some(cluster.cluster.clone()), ..whole.clone() };
+    vec![whole.to_string(), only.to_string()]
+}
+
 /// The bundle of a cluster; none if there is no such cluster (any more).
 #[must_use]
 pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, now: Timestamp) -> Option<Bundle> {
     let cluster = directory.cluster(cluster)?;
     let project = directory.project(cluster.project)?;
     let path = directory.path_of_cluster(cluster)?;
-    let principals = |user: &UserName| {
-        let (org, project) = (path.org.clone(), project.name.clone());
-        let whole = Principal { user: user.clone(), org, project, cluster: None };
-        let only = Principal { cluster: Some(cluster.name.clone()), ..whole.clone() };
-        vec![whole.to_string(), only.to_string()]
-    };
+    let principals = |user: &UserName| principals_of(user, &path, &project.name);
     let mut logins = Vec::new();
     let (mut members, mut admins) = (Vec::<UserName>::new(), Vec::<UserName>::new());
     let mut concerned = BTreeSet::<AccountId>::new();

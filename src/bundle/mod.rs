@@ -7,7 +7,7 @@ mod signed;
 pub mod table;
 mod table_writer;
 
-pub use compose::{CaPublicKeys, SharedLoginStatus, bundle_for, farewell, shared_logins};
+pub use compose::{CaPublicKeys, SharedLoginStatus, bundle_for, farewell, principals_on, shared_logins};
 pub use signed::{
     Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
     SignedBundle,
