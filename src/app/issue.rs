@@ -5,7 +5,7 @@ use super::{
     error::AppError,
 };
 use crate::{
-    ca::{sign_host, sign_user},
+    ca::{CaKeys, SigningError, sign_host, sign_user},
     domain::{CertificateRecord, Node, Serial, Timestamp},
     policy::{Action, Caller, Denial, IssuePermit, IssueRequest, Reason, issue, issue_host},
     store::Change,
@@ -58,13 +58,11 @@ impl App {
         };
         let object = "certificate".to_owned();
         let ((permit, record), _) = self.change(asker, Action::CertificateIssue, None, object, decide).await?;
-        let nonce = self.random()?;
-        let ca = self.ca.clone();
-        let signed = tokio::task::spawn_blocking(move || sign_user(&permit, ca.user.as_ref(), nonce)).await;
-        let line = signed.map_err(|_| AppError::Defect("signing panicked"))??;
+        let waits = self.ca.user.waits();
+        let line = self.sign(waits, move |ca, nonce| sign_user(&permit, ca.user.as_ref(), nonce)).await?;
         let until = record.valid_before;
         Ok(Issued {
-            text: format!("{} certgate:{}", line.trim_end(), until.secs()),
+            text: format!("{line} certgate:{}", until.secs()),
             serial: record.serial,
             principals: record.principals,
             until,
@@ -97,10 +95,26 @@ impl App {
         };
         self.store.transact(Box::new(decision)).await?;
         let permit = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
+        let waits = self.ca.host.waits();
+        self.sign(waits, move |ca, nonce| sign_host(&permit, ca.host.as_ref(), nonce)).await
+    }
+
+    /// Signs on the spot with a key that is in memory: that takes the processor for a moment, and less than two changes
+    /// of thread. A key source that waits is asked beside the async threads.
+    async fn sign(
+        &self,
+        waits: bool,
+        sign: impl FnOnce(&CaKeys, [u8; 32]) -> Result<String, SigningError> + Send + 'static,
+    ) -> Result<String, AppError> {
         let nonce = self.random()?;
-        let ca = self.ca.clone();
-        let signed = tokio::task::spawn_blocking(move || sign_host(&permit, ca.host.as_ref(), nonce)).await;
-        Ok(signed.map_err(|_| AppError::Defect("signing panicked"))??.trim_end().to_owned())
+        let line = if waits {
+            let ca = self.ca.clone();
+            let signed = tokio::task::spawn_blocking(move || sign(&ca, nonce)).await;
+            signed.map_err(|_| AppError::Defect("signing panicked"))??
+        } else {
+            sign(&self.ca, nonce)?
+        };
+        Ok(line.trim_end().to_owned())
     }
 
     /// 32 random bytes.

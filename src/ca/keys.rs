@@ -26,6 +26,10 @@ pub trait Signer: Send + Sync + 'static {
     /// # Errors
     /// The key source failed.
     fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error>;
+
+    /// Whether signing waits for something other than the processor, such as a device: then it is not done on an async
+    /// thread.
+    fn waits(&self) -> bool;
 }
 
 /// Why the CA keys cannot be used.
@@ -176,6 +180,10 @@ impl Signer for FileSigner {
     fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error> {
         let bytes = self.key.try_sign(message)?.to_bytes();
         ssh_key::Signature::new(Algorithm::Ed25519, bytes.to_vec()).map_err(signature::Error::from_source)
+    }
+
+    fn waits(&self) -> bool {
+        false
     }
 }
 

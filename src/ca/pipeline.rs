@@ -201,6 +201,10 @@ mod tests {
         fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error> {
             self.1.sign(message)
         }
+
+        fn waits(&self) -> bool {
+            false
+        }
     }
 
     #[test]
