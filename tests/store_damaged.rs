@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers as well")]
 
 use certgate::{
-    domain::{Mutation, Org, OrgId, Timestamp},
+    audit::{Event, Outcome},
+    domain::{Actor, Mutation, Org, OrgId, Timestamp},
     store::{Change, SqliteStore, Store, StoreError},
 };
 use std::{
     fs::{self, Permissions},
+    io::{self, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc::unbounded_channel;
@@ -23,6 +27,11 @@ fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
 
 /// A state directory with a small database, closed.
 fn state() -> (TempDir, PathBuf) {
+    state_with(Vec::new())
+}
+
+/// The same with these in its audit log.
+fn state_with(events: Vec<Event>) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -32,7 +41,7 @@ fn state() -> (TempDir, PathBuf) {
             Mutation::OrgCreated(Org { id: OrgId(id), name, created: Timestamp::from_secs(id) })
         })
         .collect();
-    let change = Change { mutations, ..Change::default() };
+    let change = Change { mutations, events, ..Change::default() };
     runtime.block_on(store.transact(Box::new(|_| Some(change)))).unwrap();
     drop(store);
     let path = dir.path().join("directory.sqlite3");
@@ -164,4 +173,82 @@ fn what_is_not_a_file_is_refused() {
     fs::create_dir(&path).unwrap();
     assert!(open(dir.path()).is_err(), "a directory");
     assert!(open(&dir.path().join("nowhere")).is_err(), "no state directory");
+}
+
+/// What the log says, for the check that nobody waits for.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// A state directory whose audit log alone is larger than what is checked before a start.
+fn large_state() -> (TempDir, PathBuf) {
+    let event = Event {
+        at: Timestamp::from_secs(1),
+        actor: Actor::Authority,
+        source: "local".into(),
+        connection: None,
+        action: "test".into(),
+        object: String::new(),
+        outcome: Outcome::Done,
+        reason: None,
+        certificate: None,
+        session: None,
+        detail: "x".repeat(1 << 20),
+    };
+    state_with(vec![event; 80])
+}
+
+#[test]
+fn of_a_large_database_the_directory_is_checked_at_once() {
+    let (dir, path) = large_state();
+    open(dir.path()).unwrap();
+    let whole = fs::read(&path).unwrap();
+    // Its table, and the index over its names.
+    let pages = whole.chunks(PAGE).enumerate().filter(|(_, page)| page.windows(7).any(|text| text == b"org-150"));
+    let pages: Vec<usize> = pages.map(|(number, _)| number).collect();
+    assert_eq!(pages.len(), 2);
+    for page in pages {
+        let mut bytes = whole.clone();
+        bytes[page * PAGE..(page + 1) * PAGE].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        refused(dir.path(), &path, "");
+    }
+}
+
+#[test]
+fn of_a_large_database_the_logs_are_checked_while_it_works() {
+    let log = Log::default();
+    let writer = log.clone();
+    // For the whole process: the check has a thread of its own.
+    tracing_subscriber::fmt().with_ansi(false).with_target(false).with_writer(move || writer.clone()).init();
+    let (dir, path) = large_state();
+    let mut bytes = fs::read(&path).unwrap();
+    let page = bytes.len() / PAGE / 2;
+    bytes[page * PAGE..(page + 1) * PAGE].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let store = open(dir.path()).unwrap();
+    for _ in 0..6000 {
+        if log.text().contains(&format!("ERROR {}: ", path.display())) {
+            // It still ends when it is asked to.
+            drop(store);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nothing was said: {}", log.text());
 }

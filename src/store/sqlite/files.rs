@@ -1,5 +1,5 @@
-//! The files of a state directory: who may read them, who has them, and whether the database is ours and whole. What is
-//! wrong is said and left as it is: nothing here repairs or replaces a database.
+//! The files of a state directory: who may read them, who has them, and whether the database is ours (`check`: whether it
+//! is whole). What is wrong is said and left as it is: nothing here repairs or replaces a database.
 
 use super::schema::{APPLICATION_ID, SCHEMA, SCHEMA_VERSION};
 use crate::store::StoreError;
@@ -22,7 +22,7 @@ const RESTORE: &str =
     "Restore the last backup of the state directory, or keep a copy of the file and look at it with sqlite3.";
 const WRONG_DIRECTORY: &str = "Check that state_dir is certgate's own directory.";
 
-fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
+pub(super) fn failed(path: &Path, error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(format!("{}: {error}", path.display()))
 }
 
@@ -225,18 +225,12 @@ fn make(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(io::Result::<()>::from(File::open(path)?.sync_all())?)
 }
 
-/// That SQLite, too, finds the database ours and whole; what it holds is read next.
-pub(super) fn check_content(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+/// That SQLite, too, finds the database ours.
+pub(super) fn check_ours(path: &Path, connection: &Connection) -> Result<(), StoreError> {
     let broken = |error: rusqlite::Error| damaged(path, error.to_string());
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(broken);
     // Again, because a write-ahead log that SQLite has now read may say otherwise than the file's beginning.
-    check_version(path, pragma("application_id")?.cast_unsigned(), pragma("user_version")?.cast_unsigned())?;
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(broken)?;
-    if verdict == "ok" {
-        return Ok(());
-    }
-    // SQLite's verdict has several lines; ours has one.
-    Err(damaged(path, verdict.split_whitespace().collect::<Vec<_>>().join(" ")))
+    check_version(path, pragma("application_id")?.cast_unsigned(), pragma("user_version")?.cast_unsigned())
 }
 
 #[cfg(test)]

@@ -1,25 +1,26 @@
 //! Reading a database back: its rows become the mutations that lead to them, and the directory applies these as it
-//! applied the first ones, with all of its checks. What was deleted is made and deleted again, so that names and
-//! numbers stay taken.
+//! applied the first ones, with all of its checks, each as soon as it is read. What was deleted is made and deleted
+//! again, so that names and numbers stay taken.
 
 use super::{audit, rows};
 use crate::{
     audit::{ChainError, Head, Witness, chain},
     domain::{
-        AccountId, Actor, ClusterId, Directory, Membership, Mutation, ProjectId, Role, Serial, Timestamp, Version,
+        AccountId, Actor, ClusterId, Directory, Inconsistent, Membership, Mutation, ProjectId, Role, Serial, Timestamp,
+        Version,
     },
     store::{Mark, step::State},
 };
 use rusqlite::{Connection, Row};
-use std::sync::Arc;
+use std::{mem, sync::Arc};
+use thiserror::Error;
 
 /// What the database holds.
 ///
 /// # Errors
 /// It cannot be read, or contradicts itself: in words.
 pub(super) fn load(connection: &Connection) -> Result<State, String> {
-    let (mutations, version, next_serial) = read(connection).map_err(|error| error.to_string())?;
-    let directory = Directory::default().after(&mutations).map_err(|error| error.to_string())?.at_version(version);
+    let (directory, next_serial) = read(connection).map_err(|error| error.to_string())?;
     let head = head(connection)?;
     Ok(State { directory: Arc::new(directory), next_serial, head, signed: signed(connection, head)? })
 }
@@ -50,47 +51,63 @@ fn signed(connection: &Connection, end: Head) -> Result<Mark, String> {
     Ok(Mark { number: last.number, seq })
 }
 
-fn read(connection: &Connection) -> rusqlite::Result<(Vec<Mutation>, Version, Serial)> {
+/// Why a database cannot be read back.
+#[derive(Debug, Error)]
+enum LoadError {
+    /// SQLite, or a column that holds something else than it should.
+    #[error("{0}")]
+    Row(#[from] rusqlite::Error),
+    /// Rows that contradict each other.
+    #[error("{0}")]
+    Inconsistent(#[from] Inconsistent),
+    /// A number that would be given out again.
+    #[error("serial number {given} was given out, and {next} would be next")]
+    Serial { given: Serial, next: Serial },
+}
+
+fn read(connection: &Connection) -> Result<(Directory, Serial), LoadError> {
     let (version, next_serial) = connection.query_row("SELECT version, next_serial FROM meta", [], |row| {
         Ok((Version(rows::number(row, "version")?), Serial(rows::number(row, "next_serial")?)))
     })?;
-    let given: u64 = connection.query_row("SELECT coalesce(max(serial), 0) AS given FROM certificates", [], |row| {
-        rows::number(row, "given")
+    let given = connection.query_row("SELECT coalesce(max(serial), 0) AS given FROM certificates", [], |row| {
+        Ok(Serial(rows::number(row, "given")?))
     })?;
-    if given >= next_serial.0 {
-        return Err(rusqlite::Error::ToSqlConversionFailure(
-            format!("serial number {given} was given out, and {next_serial} would be next").into(),
-        ));
+    if given >= next_serial {
+        return Err(LoadError::Serial { given, next: next_serial });
     }
-    let mut replay = Replay { connection, mutations: Vec::new() };
+    let mut replay = Replay { connection, directory: Directory::default() };
     people(&mut replay)?;
     places(&mut replay)?;
     belonging(&mut replay)?;
     deletions(&mut replay)?;
-    Ok((replay.mutations, version, next_serial))
+    Ok((replay.directory.at_version(version), next_serial))
 }
 
 struct Replay<'a> {
     connection: &'a Connection,
-    mutations: Vec<Mutation>,
+    directory: Directory,
 }
 
 impl Replay<'_> {
-    /// Adds what each row of a query stands for.
-    fn each<I>(&mut self, query: &str, mutations: impl Fn(&Row<'_>) -> rusqlite::Result<I>) -> rusqlite::Result<()>
-    where
-        I: IntoIterator<Item = Mutation>,
-    {
+    /// Applies what each row of a query stands for.
+    fn each<const N: usize>(
+        &mut self,
+        query: &str,
+        mutations: impl Fn(&Row<'_>) -> rusqlite::Result<[Mutation; N]>,
+    ) -> Result<(), LoadError> {
+        // Nobody else has it yet, so it changes in place.
+        let mut directory = mem::take(&mut self.directory);
         let mut statement = self.connection.prepare(query)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            self.mutations.extend(mutations(row)?);
+            directory = directory.into_after(&mutations(row)?)?;
         }
+        self.directory = directory;
         Ok(())
     }
 }
 
-fn people(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+fn people(replay: &mut Replay<'_>) -> Result<(), LoadError> {
     replay.each("SELECT * FROM orgs ORDER BY id", |row| Ok([Mutation::OrgCreated(rows::org(row)?)]))?;
     replay.each("SELECT * FROM accounts ORDER BY id", |row| Ok([Mutation::AccountCreated(rows::account(row)?)]))?;
     replay.each("SELECT * FROM keys", |row| Ok([Mutation::KeyAdded(rows::key_entry(row)?)]))?;
@@ -105,7 +122,7 @@ fn people(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
     })
 }
 
-fn places(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+fn places(replay: &mut Replay<'_>) -> Result<(), LoadError> {
     replay.each("SELECT * FROM projects ORDER BY id", |row| Ok([Mutation::ProjectCreated(rows::project(row)?)]))?;
     replay.each(
         "SELECT * FROM clusters NATURAL JOIN (SELECT cluster AS id, revision, document FROM documents)",
@@ -133,7 +150,7 @@ fn places(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
     replay.each("SELECT * FROM jobs", |row| Ok([Mutation::JobSet(rows::job(row)?)]))
 }
 
-fn belonging(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+fn belonging(replay: &mut Replay<'_>) -> Result<(), LoadError> {
     replay.each("SELECT * FROM departures", |row| {
         let departure = rows::departure(row)?;
         // Whoever left has been there; as what, and since when, is the audit log's to know.
@@ -145,7 +162,7 @@ fn belonging(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
     replay.each("SELECT * FROM memberships", |row| Ok([Mutation::MemberAdded(rows::membership(row)?)]))
 }
 
-fn deletions(replay: &mut Replay<'_>) -> rusqlite::Result<()> {
+fn deletions(replay: &mut Replay<'_>) -> Result<(), LoadError> {
     let at = |row: &Row<'_>| -> rusqlite::Result<Timestamp> { rows::time(row, "deleted_at") };
     replay.each("SELECT id, deleted_at FROM clusters WHERE deleted_at IS NOT NULL", |row| {
         Ok([Mutation::ClusterDeleted { cluster: ClusterId(rows::number(row, "id")?), at: at(row)? }])

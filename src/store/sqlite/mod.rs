@@ -6,6 +6,7 @@
 //! Nothing else in the process may open and close the database file: that would end SQLite's locks on it.
 
 mod audit;
+mod check;
 mod files;
 mod load;
 mod rows;
@@ -19,6 +20,7 @@ use crate::{
     domain::{CertificateRecord, ClusterId, Directory, Revision, Serial, Timestamp, Version},
 };
 use arc_swap::ArcSwap;
+use check::{Later, Left};
 use files::Lock;
 use futures_util::future::{BoxFuture, FutureExt};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig, params};
@@ -48,7 +50,9 @@ type Query = Box<dyn FnOnce(&Connection) + Send>;
 pub struct SqliteStore {
     directory: Arc<ArcSwap<Directory>>,
     end: watch::Receiver<Head>,
-    // In this order they end: the writer's work, the readers', and only then the lock.
+    // In this order they end: what would keep the writer from leaving one tidy file, the writer's work, the readers', and
+    // only then the lock.
+    _check: Option<Later>,
     writer: Worker<Job>,
     reader: Worker<Query>,
     _lock: Lock,
@@ -78,15 +82,16 @@ impl SqliteStore {
         let lock = Lock::acquire(dir)?;
         let path = files::prepare(dir, &lock)?;
         // Looked at through a connection that cannot write, before one that can is opened.
-        let state = {
+        let (left, state) = {
             let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            files::check_content(&path, &connection)?;
-            load::load(&connection).map_err(|what| files::damaged(&path, what))?
+            files::check_ours(&path, &connection)?;
+            let left = check::before_use(&path, &connection)?;
+            (left, load::load(&connection).map_err(|what| files::damaged(&path, what))?)
         };
-        Self::start(&path, lock, state, commits)
+        Self::start(&path, lock, state, commits, left)
     }
 
-    fn start(path: &Path, lock: Lock, state: State, commits: Commits) -> Result<Self, StoreError> {
+    fn start(path: &Path, lock: Lock, state: State, commits: Commits, left: Left) -> Result<Self, StoreError> {
         let directory = Arc::new(ArcSwap::new(Arc::clone(&state.directory)));
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mode: String = connection
@@ -105,7 +110,11 @@ impl SqliteStore {
                 query(&reading);
             }
         })?;
-        Ok(Self { directory, end: seen, writer, reader, _lock: lock })
+        let check = match left {
+            Left::Nothing => None,
+            Left::Logs => Some(Later::start(path)?),
+        };
+        Ok(Self { directory, end: seen, _check: check, writer, reader, _lock: lock })
     }
 
     /// Runs a query on the reader thread.
