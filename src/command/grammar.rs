@@ -9,6 +9,7 @@ use super::{
 };
 use crate::app::protocol::wants_json;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use std::sync::{Mutex, PoisonError};
 
 /// The most words of a command line, and so the most that the parser has to look at.
 const MAX_WORDS: usize = 256;
@@ -105,16 +106,16 @@ fn taking_hyphens(command: clap::Command) -> clap::Command {
     })
 }
 
+/// Reads the words with the grammar itself, as an authority does that has many lines to read.
+pub(crate) fn read(reader: Reader<'_>, words: &[String]) -> Result<CommandLine, Written> {
+    refuse(words)?;
+    understood(words).map_or_else(|| parse(reader, grammar(), words), Ok)
+}
+
 /// Reads the words. The error is what to print instead: help with status 0, what is wrong with them with status 2.
 pub(crate) fn parse(reader: Reader<'_>, grammar: clap::Command, words: &[String]) -> Result<CommandLine, Written> {
+    refuse(words)?;
     let json = wants_json(words.iter().map(String::as_str));
-    if words.len() > MAX_WORDS {
-        return Err(Written::failure("usage", &format!("more than {MAX_WORDS} words"), 2, json));
-    }
-    // Before the parser, which repeats what it does not understand.
-    if words.join(" ").contains("PRIVATE KEY") {
-        return Err(Written::failure("invalid", &crate::domain::KeyError::Private.to_string(), 1, json));
-    }
     let grammar = reader.grammar(grammar.no_binary_name(true));
     let words = help::asked(&grammar, words).unwrap_or_else(|| words.to_vec());
     let parsed = grammar.clone().try_get_matches_from(&words);
@@ -130,6 +131,34 @@ pub(crate) fn parse(reader: Reader<'_>, grammar: clap::Command, words: &[String]
     Err(Written { stdout, ..Written::default() })
 }
 
+/// What no parser may see.
+fn refuse(words: &[String]) -> Result<(), Written> {
+    let json = wants_json(words.iter().map(String::as_str));
+    if words.len() > MAX_WORDS {
+        return Err(Written::failure("usage", &format!("more than {MAX_WORDS} words"), 2, json));
+    }
+    // Before the parser, which repeats what it does not understand.
+    if words.join(" ").contains("PRIVATE KEY") {
+        return Err(Written::failure("invalid", &crate::domain::KeyError::Private.to_string(), 1, json));
+    }
+    Ok(())
+}
+
+/// Grammars that are built already and not in use: to build one takes far longer than to read a line with it. There are
+/// never more than threads that read at the same time.
+static BUILT: Mutex<Vec<clap::Command>> = Mutex::new(Vec::new());
+
+/// Reads words that the grammar understands as they are: not those of anybody who asks for help or has it wrong, for
+/// whom the grammar says more than this.
+fn understood(words: &[String]) -> Option<CommandLine> {
+    let built = || BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = built().pop();
+    let mut grammar = kept.unwrap_or_else(|| grammar().no_binary_name(true));
+    let matches = grammar.try_get_matches_from_mut(words);
+    built().push(grammar);
+    CommandLine::from_arg_matches(&matches.ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +166,30 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         grammar().debug_assert();
+    }
+
+    /// What others asked before must not show: nothing of their words, and nothing of what was wrong with them.
+    #[test]
+    fn a_grammar_that_was_used_reads_as_a_new_one() {
+        let lines = [
+            "cert --project acme/ml --ttl 5m",
+            "cert",
+            "cert --cluster h100.acme --project acme/ml",
+            "member add acme/ml user1@acme.example --role admin",
+            "member add acme/ml",
+            "",
+            "--json whoami",
+            "help member add",
+            "member help",
+            "member --help",
+            "no such command",
+            "project list --json",
+        ];
+        for line in lines.iter().chain(lines.iter().rev()) {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let fresh = grammar().no_binary_name(true).try_get_matches_from(&words);
+            let fresh = fresh.and_then(|matches| CommandLine::from_arg_matches(&matches)).ok();
+            assert_eq!(format!("{:?}", understood(&words)), format!("{fresh:?}"), "{line}");
+        }
     }
 }

@@ -238,7 +238,7 @@ async fn answer(app: &Arc<App>, asker: &Asker, invocation: &Invocation, json: bo
     let program = program(app, asker);
     let operator = matches!(asker, Asker::Operator { .. });
     let reader = Reader { program: &program, operator, screen: Screen::of(invocation.terminal) };
-    let line = match grammar::parse(reader, grammar(), &invocation.words) {
+    let line = match grammar::read(reader, &invocation.words) {
         Ok(line) => line,
         Err(instead) => return Ok(instead),
     };
