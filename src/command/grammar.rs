@@ -92,6 +92,41 @@ pub(crate) enum Command {
     Man(local::Man),
 }
 
+impl Command {
+    /// Whether it only looks at the directory, and so has the processor to wait for: with many accounts, long.
+    pub(crate) fn looks(&self) -> bool {
+        match self {
+            Self::Whoami | Self::Config(_) | Self::Explain(_) | Self::Reach(_) | Self::Krl(_) | Self::Status => true,
+            Self::Key(command) => matches!(command, key::Command::List { .. }),
+            Self::Project(command) => matches!(command, project::Command::List | project::Command::Show { .. }),
+            Self::Member(command) => matches!(command, member::Command::List { .. }),
+            Self::Service(command) => matches!(
+                command,
+                service::Command::List { .. }
+                    | service::Command::Show { .. }
+                    | service::Command::Key(service::KeyCommand::List { .. })
+            ),
+            Self::Cluster(command) => matches!(command, cluster::Command::List | cluster::Command::Show { .. }),
+            Self::Volume(command) => matches!(command, volume::Command::List | volume::Command::Show { .. }),
+            Self::Node(command) => matches!(command, node::Command::List { .. }),
+            Self::Certificate(command) => {
+                matches!(command, certificate::Command::List | certificate::Command::Show { .. })
+            }
+            Self::Session(command) => matches!(command, session::Command::List),
+            Self::Org(command) => matches!(command, org::Command::List),
+            Self::User(command) => matches!(command, user::Command::List | user::Command::Show { .. }),
+            // What is long in them is done beside the threads by the use case, or is the store's to do.
+            Self::Cert(_)
+            | Self::Apply(_)
+            | Self::Dump(_)
+            | Self::Audit(_)
+            | Self::Ca(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
+}
+
 /// The grammar itself, for completions and man pages.
 #[must_use]
 pub fn grammar() -> clap::Command {
@@ -160,6 +195,7 @@ fn understood(words: &[String]) -> Option<CommandLine> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -190,6 +226,36 @@ mod tests {
             let fresh = grammar().no_binary_name(true).try_get_matches_from(&words);
             let fresh = fresh.and_then(|matches| CommandLine::from_arg_matches(&matches)).ok();
             assert_eq!(format!("{:?}", understood(&words)), format!("{fresh:?}"), "{line}");
+        }
+    }
+
+    /// The examples of every command: which command it is an example of, and whether that looks.
+    fn examples(command: &clap::Command, found: &mut Vec<(String, bool)>) {
+        command.get_subcommands().for_each(|inner| examples(inner, found));
+        for example in help::examples(command) {
+            let line = example.trim_start_matches("ssh BASTION ").replace("\"$(cat KEY.pub)\"", "KEY");
+            let words = line.split(' ').take_while(|word| !matches!(*word, "<" | ">" | "|"));
+            let words = shell_words::split(&words.collect::<Vec<_>>().join(" ")).unwrap();
+            let path = help::followed(&grammar(), &words).0.join(" ");
+            let line = understood(&words).unwrap_or_else(|| panic!("{example}"));
+            found.push((path, line.command.is_none_or(|command| command.looks())));
+        }
+    }
+
+    #[test]
+    fn lists_are_known_to_be_long() {
+        let mut found = Vec::new();
+        examples(&grammar(), &mut found);
+        let (looking, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, looks)| *looks);
+        assert!(looking.len() > 20 && others.len() > 30, "{looking:?} {others:?}");
+        for (path, _) in looking {
+            let (noun, verb) = path.rsplit_once(' ').unwrap_or((&path, ""));
+            let overview = ["whoami", "status", "config", "explain", "reach", "krl"].contains(&noun);
+            assert!(overview || ["list", "show"].contains(&verb), "'{path}' does more than look");
+        }
+        for (path, _) in others {
+            let (noun, verb) = path.rsplit_once(' ').unwrap_or((&path, ""));
+            assert!(["audit", "ca"].contains(&noun) || !["list", "show"].contains(&verb), "'{path}' looks");
         }
     }
 }

@@ -52,6 +52,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use text::{Screen, Text};
+use tokio::{runtime::Handle, sync::Semaphore};
 
 /// The most that a command reads at once unless it says otherwise, in bytes: a key, a document, or an answer.
 const INPUT_LIMIT: u32 = 64 * 1024;
@@ -206,12 +207,39 @@ fn way_in(app: &App) -> String {
     }
 }
 
-/// Runs a command.
+/// How many commands look through the directory at the same time. They have each a core, and all that they have found in
+/// memory.
+static LOOKING: Semaphore = Semaphore::const_new(2);
+
+/// Runs a command. One that looks through the directory, which may be large, does so beside the async threads: nobody
+/// else waits for a list of a hundred thousand accounts.
 pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> CommandAnswer {
     let json = wants_json(invocation.words.iter().map(String::as_str));
+    let line = match read(app, asker, &invocation, json) {
+        Ok(line) => line,
+        Err(instead) => return CommandAnswer::Output(instead.into()),
+    };
+    if !line.command.as_ref().is_none_or(Command::looks) {
+        return carry_out(app, asker, &invocation, line).await;
+    }
+    // It is never closed.
+    let _turn = LOOKING.acquire().await;
+    let (app, asker) = (Arc::clone(app), asker.clone());
+    // A little of it waits for the store.
+    let runtime = Handle::current();
+    let work = move || runtime.block_on(carry_out(&app, &asker, &invocation, line));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a command failed on a defect in certgate");
+        CommandAnswer::Output(Written::failure("failed", "this failed on a defect in certgate", 1, json).into())
+    })
+}
+
+async fn carry_out(app: &Arc<App>, asker: &Asker, invocation: &Invocation, line: CommandLine) -> CommandAnswer {
+    let json = wants_json(invocation.words.iter().map(String::as_str));
     let failed = |reason, text: &str| Written::failure(reason, text, 1, json);
-    let written = match answer(app, asker, &invocation, json).await {
-        Ok(written) => written,
+    let context = Context { app, asker, invocation, json, taken: AtomicUsize::new(0) };
+    let written = match dispatch(&context, line).await {
+        Ok(reply) => reply.render(json),
         Err(Stop::Input { prompt, read, limit, context }) => {
             return CommandAnswer::Input { prompt: Text::from(prompt).into_string(), read, limit, context };
         }
@@ -231,19 +259,15 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
     CommandAnswer::Output(written.into())
 }
 
-async fn answer(app: &Arc<App>, asker: &Asker, invocation: &Invocation, json: bool) -> Result<Written, Stop> {
+/// Reads the words; the error is what to answer instead.
+fn read(app: &App, asker: &Asker, invocation: &Invocation, json: bool) -> Result<CommandLine, Written> {
     if let Some(problem) = too_much(asker, invocation) {
-        return Ok(Written::failure("usage", &problem, 2, json));
+        return Err(Written::failure("usage", &problem, 2, json));
     }
     let program = program(app, asker);
     let operator = matches!(asker, Asker::Operator { .. });
     let reader = Reader { program: &program, operator, screen: Screen::of(invocation.terminal) };
-    let line = match grammar::read(reader, &invocation.words) {
-        Ok(line) => line,
-        Err(instead) => return Ok(instead),
-    };
-    let context = Context { app, asker, invocation, json, taken: AtomicUsize::new(0) };
-    Ok(dispatch(&context, line).await?.render(json))
+    grammar::read(reader, &invocation.words)
 }
 
 /// What whoever asks has to keep to; a gateway and the operator's own program do.
