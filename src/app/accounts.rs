@@ -320,8 +320,9 @@ pub(super) fn check_new_key(
         };
         return Err(Denial::plain(Reason::Conflict, text));
     }
-    if directory.node_with_key(&fingerprint).is_some() {
-        let text = format!("{fingerprint} is the host key of a node; it cannot be a person's key");
+    // A key that a node had is the node's for ever: it comes in with it once more, to be told that it is one no longer.
+    if directory.node_with_key(&fingerprint).is_some() || directory.gone_node_with_key(&fingerprint).is_some() {
+        let text = format!("{fingerprint} is or was the host key of a node; it cannot be a person's key");
         return Err(Denial::plain(Reason::Conflict, text));
     }
     // Its certificates may be alive until then: registering it again would bring them back.

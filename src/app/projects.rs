@@ -33,6 +33,11 @@ impl App {
         let object = path.to_string();
         let decide = move |ledger: Ledger<'_>, caller: &Caller, _: &_, now| {
             let directory = ledger.directory;
+            // Before anything is looked for, so that this says nothing of what is there.
+            if caller.identity().is_some() && admin.is_some() {
+                let text = "--admin is for operators; who creates a project is its first admin";
+                return Err(Denial::plain(Reason::OperatorsOnly, text));
+            }
             let unknown = || Denial::not_found("organization", &path.org, format!("no organization {}", path.org));
             let org = directory.org_named(&path.org).ok_or_else(unknown)?;
             let account = match (caller.identity(), &admin) {
@@ -40,13 +45,9 @@ impl App {
                     return Err(Denial::plain(Reason::Invalid, "name the project's first admin: --admin EMAIL"));
                 }
                 (None, Some(email)) => account_with_key(directory, email)?,
-                (Some(_), Some(_)) => {
-                    let text = "--admin is for operators; who creates a project is its first admin";
-                    return Err(Denial::plain(Reason::OperatorsOnly, text));
-                }
                 // In another organization nobody learns which names are taken.
-                (Some(identity), None) if identity.account().org != org.id => return Err(unknown()),
-                (Some(identity), None) => identity.account().clone(),
+                (Some(identity), _) if identity.account().org != org.id => return Err(unknown()),
+                (Some(identity), _) => identity.account().clone(),
             };
             let new = NewProject { path, gid: None, admins_gid: None };
             create_project(directory, org, new, &account, caller.actor(), now)

@@ -132,7 +132,17 @@ fn principals(
     let wanted = match identity.scope() {
         Scope::Account => wanted,
         Scope::Principals(held) => {
-            wanted.into_iter().filter(|wanted| held.iter().any(|held| covers(held, wanted))).collect()
+            let some = !wanted.is_empty();
+            let covered = wanted.into_iter().filter(|wanted| held.iter().any(|held| covers(held, wanted)));
+            let covered: Vec<Principal> = covered.collect();
+            if some && covered.is_empty() {
+                return Err(Denial::plain(
+                    Reason::OutOfScope,
+                    "the certificate that you connected with is for less than that; connect with your key (ssh -o \
+                     CertificateFile=none -i KEYFILE …)",
+                ));
+            }
+            covered
         }
     };
     Principals::new(wanted).map_err(|error| match error {

@@ -282,29 +282,25 @@ pub fn authorize(
         Caller::Operator { .. } => return Ok(Grant { found: place.find(directory)?, forced: true }),
         Caller::Account(identity) => identity,
     };
-    // Whatever a robot's key is stolen from, nobody gets keys, members or machines of their own into a project with it.
-    // Here and below, before the place is looked for: what is there and what is not must look alike here too.
-    if identity.account().service().is_some() && changes(action) {
-        return Err(Denial::plain(
-            Reason::ServiceAccount,
-            "you are a service account, which looks, connects and gets certificates, and changes nothing; a person who is an \
-             admin of its project can",
-        ));
-    }
-    // A certificate is for nodes. One that was asked for with less must not become more by way of a command.
-    if matches!(identity.scope(), Scope::Principals(_)) && changes(action) {
-        return Err(Denial::plain(
-            Reason::OutOfScope,
-            "you are connected with a certificate, which is for nodes; connect with your key to do this (ssh -o \
-             CertificateFile=none -i KEYFILE …)",
-        ));
-    }
     match action.need() {
         Need::Operator => {
             let words = action.as_str().replace('.', " ");
             let text = format!("'{words}' is for operators, on the bastion itself");
             Err(Denial::plain(Reason::OperatorsOnly, text))
         }
+        // Whatever a robot's key is stolen from, nobody gets keys, members or machines of their own into a project with it.
+        // Here and below, before the place is looked for: what is there and what is not must look alike here too.
+        _ if identity.account().service().is_some() && changes(action) => Err(Denial::plain(
+            Reason::ServiceAccount,
+            "you are a service account, which looks, connects and gets certificates, and changes nothing; a person who is an \
+             admin of its project can",
+        )),
+        // A certificate is for nodes. One that was asked for with less must not become more by way of a command.
+        _ if matches!(identity.scope(), Scope::Principals(_)) && changes(action) => Err(Denial::plain(
+            Reason::OutOfScope,
+            "you are connected with a certificate, which is for nodes; connect with your key to do this (ssh -o \
+             CertificateFile=none -i KEYFILE …)",
+        )),
         Need::Own => Ok(Grant { found: None, forced: false }),
         Need::Member | Need::Admin => {
             let nowhere = || place.unknown(format!("{} needs a project", action.as_str()));
