@@ -61,6 +61,22 @@ impl MemoryStore {
         Self { inner: Mutex::new(inner) }
     }
 
+    /// Another store with the same contents; neither sees what the other changes from then on.
+    #[must_use]
+    pub fn fork(&self, commits: Commits) -> Self {
+        let Inner { state, certificates, revisions, log, signed, end, .. } = &*self.inner();
+        let inner = Inner {
+            state: state.clone(),
+            certificates: certificates.clone(),
+            revisions: revisions.clone(),
+            log: log.clone(),
+            signed: signed.clone(),
+            end: watch::Sender::new(*end.borrow()),
+            commits,
+        };
+        Self { inner: Mutex::new(inner) }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Decisions' panics are caught inside, and what is changed is changed after the last thing that can fail.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,11 +11,12 @@ use certgate::{
         },
         token::TokenText,
     },
+    audit::Entry,
     ca::CaKeys,
-    command,
+    command::{self, Invocation},
     domain::{PublicKey, SessionId, Timestamp},
     policy::{CertificateSettings, NodeNetworks},
-    store::{Commit, Commits, MemoryStore, SqliteStore, Store, StoreError},
+    store::{AuditQuery, Commit, MemoryStore, SqliteStore, Store, StoreError},
 };
 use ed25519_dalek::SigningKey;
 use ssh_key::public::{Ed25519PublicKey, KeyData};
@@ -51,12 +52,21 @@ impl Entropy for Counter {
     }
 }
 
+struct Memory {
+    store: Arc<MemoryStore>,
+    keys: Arc<tempfile::TempDir>,
+    provisioner: bool,
+}
+
 pub struct World {
     pub app: Arc<App>,
+    store: Arc<dyn Store>,
+    /// What another one can be made of, if it is all in memory.
+    memory: Option<Memory>,
     clock: Arc<Hands>,
+    entropy: Arc<Counter>,
     publishing: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
-    _keys: Option<tempfile::TempDir>,
 }
 
 /// From where everybody comes.
@@ -67,13 +77,6 @@ pub const GATEWAY: &str = "203.0.113.1";
 pub fn key(number: u8) -> PublicKey {
     let public = SigningKey::from_bytes(&[number; 32]).verifying_key().to_bytes();
     PublicKey::from_key_data(&KeyData::Ed25519(Ed25519PublicKey(public))).unwrap()
-}
-
-type Opened = (Arc<dyn Store>, UnboundedReceiver<Commit>);
-
-fn commits<S: Store>(open: impl FnOnce(Commits) -> Result<S, StoreError>) -> Result<Opened, StoreError> {
-    let (commits, committed) = unbounded_channel();
-    Ok((Arc::new(open(commits)?), committed))
 }
 
 impl World {
@@ -97,9 +100,32 @@ impl World {
     async fn of(provisioner: bool, certificates: CertificateSettings) -> Self {
         let keys = tempfile::tempdir().unwrap();
         CaKeys::make(keys.path()).unwrap();
-        let (store, committed) = commits(|commits| Ok(MemoryStore::new(commits))).unwrap();
-        let world = Self::over(store, keys.path(), committed, certificates, provisioner).await;
-        Self { _keys: Some(keys), ..world }
+        let (commits, committed) = unbounded_channel();
+        Self::in_memory(MemoryStore::new(commits), Arc::new(keys), committed, certificates, provisioner).await
+    }
+
+    /// Another one with the same in its store, sooner than the same commands run again. Of what is not in the store it
+    /// has nothing: no gateway, no session.
+    pub async fn fork(&self) -> Self {
+        let Memory { store, keys, provisioner } = self.memory.as_ref().unwrap();
+        let (commits, committed) = unbounded_channel();
+        let fork = Self::in_memory(store.fork(commits), keys.clone(), committed, Self::settings(), *provisioner).await;
+        fork.clock.0.store(self.clock.0.load(Ordering::SeqCst), Ordering::SeqCst);
+        // What has been a random number is none any more.
+        fork.entropy.0.store(self.entropy.0.load(Ordering::SeqCst), Ordering::SeqCst);
+        fork
+    }
+
+    async fn in_memory(
+        store: MemoryStore,
+        keys: Arc<tempfile::TempDir>,
+        committed: UnboundedReceiver<Commit>,
+        certificates: CertificateSettings,
+        provisioner: bool,
+    ) -> Self {
+        let store = Arc::new(store);
+        let world = Self::over(store.clone(), keys.path(), committed, certificates, provisioner).await;
+        Self { memory: Some(Memory { store, keys, provisioner }), ..world }
     }
 
     /// Over a state directory, which gets its keys if it is empty.
@@ -107,7 +133,8 @@ impl World {
         if !CaKeys::present(state) {
             CaKeys::make(state).unwrap();
         }
-        let (store, committed) = commits(|commits| SqliteStore::open(state, commits))?;
+        let (commits, committed) = unbounded_channel();
+        let store = Arc::new(SqliteStore::open(state, commits)?);
         Ok(Self::over(store, state, committed, CertificateSettings::default(), false).await)
     }
 
@@ -124,10 +151,15 @@ impl World {
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
         let node_networks = NodeNetworks::default();
         let site = Site { bastion, certificates, node_networks, provisioner };
-        let app = App::start(store, ca, site, clock.clone(), entropy).await.unwrap();
+        let app = App::start(store.clone(), ca, site, clock.clone(), entropy.clone()).await.unwrap();
         let stop = CancellationToken::new();
         let publishing = tokio::spawn(app.clone().publish(committed, stop.clone()));
-        Self { app, clock, publishing, stop, _keys: None }
+        Self { app, store, memory: None, clock, entropy, publishing, stop }
+    }
+
+    /// The whole audit log.
+    pub async fn log(&self) -> Vec<Entry> {
+        self.store.audit(AuditQuery::default()).await.unwrap().entries
     }
 
     /// As at a clean stop: what nobody waited for is on record, the log is in the journal, and its end is signed.
@@ -177,6 +209,19 @@ impl World {
         input: Option<&str>,
     ) -> CommandAnswer {
         command::run_line(&self.app, asker, line, terminal, input.iter().map(|&i| i.to_owned()).collect(), None).await
+    }
+
+    /// Words as they come in: an account's as one line, an operator's as they are.
+    pub async fn type_words(&self, asker: &Asker, words: &[String], inputs: Vec<String>) -> CommandAnswer {
+        match asker {
+            Asker::Operator { .. } => {
+                let invocation = Invocation { words: words.to_vec(), terminal: None, inputs, context: None };
+                command::run(&self.app, asker, invocation).await
+            }
+            Asker::Account { .. } => {
+                command::run_line(&self.app, asker, &shell_words::join(words), None, inputs, None).await
+            }
+        }
     }
 
     pub async fn operator(&self, line: &str) -> Output {
