@@ -187,7 +187,7 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
         let request =
             NodeHelloRequest { node: node.clone(), peer: PEER.parse().unwrap(), have, host_certificate_until: until };
         match world.app.node_hello(request).await.unwrap() {
-            NodeHelloAnswer::Welcome { bundle, host_certificate } => Some((bundle, host_certificate.is_some())),
+            NodeHelloAnswer::Welcome { bundle, host_certificate, .. } => Some((bundle, host_certificate.is_some())),
             NodeHelloAnswer::Refused => None,
         }
     };
@@ -214,7 +214,7 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
             break pushed;
         }
     };
-    world.app.node_receipt(NodeReceiptRequest { node: node.clone(), version: Some(pushed), problem: None });
+    world.app.node_receipt(NodeReceiptRequest { node: node.clone(), version: Some(pushed), problem: None, ended: 1 });
     let receipts = output(waiting.await.unwrap());
     assert_eq!(receipts.exit, 0, "{}", receipts.stderr);
     assert!(receipts.stdout.contains("login-0.h100.acme") && receipts.stdout.contains("\"confirmed\": \"2027"));

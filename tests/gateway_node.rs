@@ -168,7 +168,7 @@ async fn a_node_gets_its_own_cluster_s_bundles_and_can_do_nothing_else() {
     let heard = hear(&mut a, "first").await;
     assert!(heard.starts_with("{\"welcome\""), "{heard}");
     hear(&mut b, "first").await;
-    say(&a, "{\"receipt\":{\"version\":1,\"problem\":null}}\n").await;
+    say(&a, "{\"receipt\":{\"version\":1,\"problem\":null,\"ended\":0}}\n").await;
     until("the receipt arrives", || gateway.fake.receipts.lock().unwrap().len() == 1).await;
     assert_eq!(gateway.fake.receipts.lock().unwrap()[0].node.node, NodeId(1));
     relay(&gateway, "second");

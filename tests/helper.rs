@@ -5,16 +5,23 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use certgate::{
-    bundle::{Bundle, DeniedKey, DeniedSerial, FORMAT, Login, SharedLogin, compile, table::Table},
-    domain::{Fingerprint, PublicKey, Role, Serial, Timestamp, Uid, Version},
-    node::helper::{Question, answer},
+    bundle::{Bundle, DeniedKey, DeniedSerial, FORMAT, Login, SharedLogin, compile, compile_with, table::Table},
+    domain::{Fingerprint, PublicKey, Role, Serial, Timestamp, Ttl, Uid, Version},
+    node::helper::{
+        Question, answer,
+        notice::{LENGTH, Notice, SOCKET},
+    },
 };
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::PermissionsExt,
+        net::{UnixDatagram, UnixListener},
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -214,6 +221,27 @@ fn a_table_that_is_cut_anywhere_lets_nobody_in() {
     assert_broken(&ask(&disk.path(), &good("user1")), "not an access table");
 }
 
+#[test]
+fn a_table_that_nobody_has_confirmed_for_too_long_lets_nobody_in() {
+    let day = Ttl::from_secs(86_400);
+    let disk = OnDisk::new(&compile_with(&small(), day).unwrap());
+    let touch =
+        |when: &str| assert!(Command::new("touch").arg("-d").arg(when).arg(disk.path()).status().unwrap().success());
+    let ask_good = || ask(&disk.path(), &good("user1"));
+    assert!(!ask_good().stdout.is_empty());
+    for (when, why) in [("25 hours ago", "confirmed 90"), ("1970-01-01", "(max_age)"), ("26 hours", "in the future")] {
+        touch(when);
+        assert_broken(&ask_good(), why);
+    }
+    for when in ["23 hours ago", "23 hours"] {
+        touch(when);
+        assert!(!ask_good().stdout.is_empty(), "{when}");
+    }
+    disk.write(&compile(&small()).unwrap());
+    touch("1970-01-01");
+    assert!(!ask_good().stdout.is_empty(), "turned off");
+}
+
 /// The helper's decision without a process, over every login of the small table and some that are not in it.
 fn answers(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
     let (key, ca) = (key(1).to_string(), ca().fingerprint().to_string());
@@ -239,7 +267,7 @@ fn a_flipped_bit_never_lets_in_who_was_not_let_in_before() {
             for (login, (now, before)) in answers(&damaged).into_iter().zip(&before).enumerate() {
                 // Either exactly what it was, or no answer at all.
                 assert!(now.is_none() || now == *before, "byte {byte}, bit {bit}, login {login}");
-                assert!(byte >= 64 || now.is_none(), "header, byte {byte}, bit {bit}");
+                assert!(byte >= 72 || now.is_none(), "header, byte {byte}, bit {bit}");
                 noticed |= now.is_none();
             }
         }
@@ -267,7 +295,7 @@ fn a_denial_cannot_be_hidden_by_damage_on_the_way_to_it() {
     let until = Timestamp::from_secs(1);
     bundle.denied_serials = (0..200).map(|n| DeniedSerial { serial: Serial(n * 10), until }).collect();
     let table = compile(&bundle).unwrap();
-    let start = 64 + 64 * 3;
+    let start = 72 + 64 * 3;
     for byte in start..start + 24 * 200 {
         let mut damaged = table.clone();
         damaged[byte] ^= 0xff;
@@ -276,6 +304,68 @@ fn a_denial_cannot_be_hidden_by_damage_on_the_way_to_it() {
             assert_ne!(damaged.serial_is_denied(serial), Ok(false), "byte {byte}, serial {serial}");
         }
     }
+}
+
+/// What the helper does for somebody who may log in, within a time in which nobody would call it stuck.
+fn ask_soon(path: &Path, words: &[Vec<u8>]) -> Output {
+    let words = words.iter().map(|word| OsStr::from_bytes(word));
+    Command::new("timeout").args(["20", HELPER, "--table"]).arg(path).args(words).output().unwrap()
+}
+
+#[test]
+fn the_agent_is_told_of_who_may_log_in_and_of_nobody_else() {
+    let disk = OnDisk::new(&compile(&small()).unwrap());
+    let agent = UnixDatagram::bind(disk.dir.path().join(SOCKET)).unwrap();
+    agent.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 2 * LENGTH];
+    let mut refused = good("user1");
+    refused[1] = b"666".to_vec();
+    ask(&disk.path(), &refused);
+    ask(&disk.path(), &good("user3"));
+    assert!(agent.recv(&mut bytes).is_err());
+    let mut shared = good("user2");
+    (shared[0], shared[1]) = (b"ubuntu".to_vec(), b"18446744073709551615".to_vec());
+    assert!(!ask(&disk.path(), &shared).stdout.is_empty());
+    let length = agent.recv(&mut bytes).unwrap();
+    let notice = Notice::parse(&bytes[..length]).unwrap();
+    assert_eq!(notice.parent, std::process::id());
+    assert_eq!((notice.login, notice.key_id), (&b"ubuntu"[..], &b"user2"[..]));
+    assert_eq!((notice.serial, notice.key), (u64::MAX, [1; 32]));
+    assert!(agent.recv(&mut bytes).is_err(), "once");
+}
+
+#[test]
+fn an_agent_that_does_not_listen_changes_nothing_and_nobody_waits_for_it() {
+    let disk = OnDisk::new(&compile(&small()).unwrap());
+    let socket = disk.dir.path().join(SOCKET);
+    let expected = ask_soon(&disk.path(), &good("user1"));
+    assert_eq!((expected.status.code(), expected.stdout.is_empty()), (Some(0), false));
+    let check = |what: &str| {
+        assert_eq!(ask_soon(&disk.path(), &good("user1")), expected, "{what}");
+        assert_nobody(&ask_soon(&disk.path(), &good("user3")), 0, what);
+        let _ = fs::remove_file(&socket).or_else(|_| fs::remove_dir(&socket));
+    };
+    check("nothing is there");
+    // Full: nobody reads.
+    let agent = UnixDatagram::bind(&socket).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"x", &socket).is_ok() {}
+    check("the socket is full");
+    drop(agent);
+    drop(UnixDatagram::bind(&socket).unwrap());
+    check("nobody has the socket any more");
+    let stream = UnixListener::bind(&socket).unwrap();
+    check("another kind of socket");
+    drop(stream);
+    fs::write(&socket, "").unwrap();
+    check("a file");
+    fs::create_dir(&socket).unwrap();
+    check("a directory");
+    assert!(Command::new("mkfifo").arg(&socket).status().unwrap().success());
+    check("a FIFO");
+    std::os::unix::fs::symlink("/dev/zero", &socket).unwrap();
+    check("a link to a device");
 }
 
 #[test]

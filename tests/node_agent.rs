@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use certgate::{
-    app::protocol::{FromNode, ToNode},
-    bundle::{Bundle, BundleKey, FORMAT, SignedBundle},
-    domain::{PublicKey, Timestamp, Version},
+    app::{
+        node_sessions::{MAX_NODE_SESSIONS, NodeSession},
+        protocol::{FromNode, ToNode},
+    },
+    bundle::{Bundle, BundleKey, Current, FORMAT, SignedBundle, SignedCurrent},
+    domain::{PublicKey, Timestamp, Ttl, Version},
     node::agent::{Action, Agent, Event, Installed, Level, Start},
 };
 use ed25519_dalek::SigningKey;
@@ -56,6 +59,8 @@ fn start(have: Option<u64>) -> Start {
         bundle: have.map(|version| Installed::from(&bundle("h100.acme", version))),
         floor: have.map(Version),
         host_certificate_until: None,
+        max_age: None,
+        confirmed: None,
     }
 }
 
@@ -80,7 +85,7 @@ fn signed(cluster: &str, version: u64) -> SignedBundle {
 
 fn receipt(actions: &[Action]) -> (Option<Version>, Option<&str>) {
     let receipts = actions.iter().filter_map(|action| match action {
-        Action::Send(FromNode::Receipt { version, problem }) => Some((*version, problem.as_deref())),
+        Action::Send(FromNode::Receipt { version, problem, .. }) => Some((*version, problem.as_deref())),
         _ => None,
     });
     let receipts: Vec<_> = receipts.collect();
@@ -108,8 +113,10 @@ fn a_bundle_is_installed_and_then_confirmed() {
     assert_eq!((parts.0.version, &parts.1), (Version(6), &bundle));
     // Not in force, and not confirmed, before it is on disk.
     assert_eq!(agent.version(), Some(Version(5)));
-    let actions = agent.handle(Event::Installed(Ok(Installed::from(&parts.0))));
+    let actions = agent.handle(Event::Installed(Ok(Installed::from(&parts.0)), 2));
     assert_eq!(receipt(&actions), (Some(Version(6)), None));
+    let said = Action::Send(FromNode::Receipt { version: Some(Version(6)), problem: None, ended: 2 });
+    assert!(actions.contains(&said), "{actions:?}");
     assert_eq!(agent.version(), Some(Version(6)));
 }
 
@@ -146,10 +153,10 @@ fn an_installation_that_fails_leaves_the_old_version_and_is_tried_again() {
     let mut agent = connected(Some(5));
     let bundle = ToNode::Bundle(signed("h100.acme", 6));
     assert!(matches!(receive(&mut agent, &bundle)[..], [Action::Install(_)]));
-    let actions = agent.handle(Event::Installed(Err("No space left on device".into())));
+    let actions = agent.handle(Event::Installed(Err("No space left on device".into()), 0));
     assert_eq!(receipt(&actions), (Some(Version(5)), Some("No space left on device")));
     // The next hello says what is really there, so the same bundle comes again and is taken.
-    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
     assert!(matches!(receive(&mut agent, &bundle)[..], [Action::Install(_)]));
 }
 
@@ -168,24 +175,24 @@ fn whoever_reconnects_says_what_they_have_and_gateways_are_tried_in_turn() {
     assert_eq!((waits[0], waits[38]), (Duration::from_secs(1), Duration::from_secs(60)));
 
     assert!(agent.handle(Event::Connected).contains(&hello(Some(5))));
-    assert!(receive(&mut agent, &ToNode::Welcome { host_certificate: None }).is_empty());
+    assert!(receive(&mut agent, &ToNode::Welcome { host_certificate: None, current: None }).is_empty());
     // After a welcome the waiting begins anew; jitter halves it at most.
     let actions = agent.handle(Event::Ended { why: "gone".into(), jitter: 0 });
     assert!(matches!(actions.last(), Some(Action::Connect { after, .. }) if *after == Duration::from_millis(500)));
     // Nothing is said into a connection that is gone.
-    assert_eq!(agent.handle(Event::Tick), []);
+    assert_eq!(agent.handle(Event::Tick(NOW)), []);
 }
 
 #[test]
 fn a_silent_gateway_is_left() {
     let mut agent = connected(Some(5));
-    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
-    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
-    assert!(matches!(agent.handle(Event::Tick)[..], [Action::Disconnect(_)]));
+    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
+    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
+    assert!(matches!(agent.handle(Event::Tick(NOW))[..], [Action::Disconnect(_)]));
     // One that answers is not, even if all it says is that the authority is away.
     let mut agent = connected(Some(5));
     for _ in 0..10 {
-        assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+        assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
         assert!(matches!(receive(&mut agent, &ToNode::Unavailable)[..], [Action::Log(Level::Warning, _)]));
     }
 }
@@ -198,6 +205,100 @@ fn a_node_that_is_none_any_more_keeps_its_table_and_does_not_hurry() {
     let actions = agent.handle(Event::Ended { why: "refused".into(), jitter: u16::MAX });
     assert!(matches!(actions.last(), Some(Action::Connect { after, .. }) if after.as_secs() == 60));
     assert_eq!(agent.version(), Some(Version(5)));
+}
+
+/// What a gateway relays of the authority's word.
+fn word(cluster: &str, version: u64, at: Timestamp, key: &SigningKey) -> ToNode {
+    let current = Current { cluster: cluster.parse().unwrap(), version: Version(version), at };
+    ToNode::Welcome { host_certificate: None, current: Some(SignedCurrent::sign(&current, key).unwrap()) }
+}
+
+#[test]
+fn a_table_is_confirmed_by_the_authoritys_word_about_its_own_version_only() {
+    let max_age = Ttl::from_secs(9600);
+    let start_with = |have| {
+        let mut agent = Agent::new(Start { max_age, ..start(have) }).0;
+        let _ = agent.handle(Event::Connected);
+        agent
+    };
+    let mut agent = start_with(Some(5));
+    // Our own clock may be behind: never confirmed for a time that has not come.
+    let ahead = NOW.after(Duration::from_secs(60));
+    assert_eq!(receive(&mut agent, &word("h100.acme", 5, ahead, &authority())), [Action::Confirm(NOW)]);
+    // Soon after it is not written again, and an old word that a gateway has kept says nothing new.
+    let later = |secs| NOW.after(Duration::from_secs(secs));
+    let mut hear = |at, now| {
+        let line = serde_json::to_vec(&word("h100.acme", 5, at, &authority())).unwrap();
+        agent.handle(Event::Line(line, now))
+    };
+    assert_eq!(hear(later(99), later(99)), []);
+    assert_eq!(hear(NOW, later(5000)), []);
+    assert_eq!(hear(later(100), later(100)), [Action::Confirm(later(100))]);
+
+    for (have, word) in [
+        (Some(4), word("h100.acme", 5, NOW, &authority())),
+        (None, word("h100.acme", 5, NOW, &authority())),
+        (Some(5), word("b200.acme", 5, NOW, &authority())),
+        (Some(5), word("h100.acme", 5, NOW, &SigningKey::from_bytes(&[8; 32]))),
+    ] {
+        let actions = receive(&mut start_with(have), &word);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Confirm(_))), "{have:?} {word:?}: {actions:?}");
+    }
+    // A new table is as fresh as it says, and a word that a gateway has kept makes it no older.
+    let hear = |agent: &mut Agent, version, at, now| {
+        let line = serde_json::to_vec(&word("h100.acme", version, at, &authority())).unwrap();
+        agent.handle(Event::Line(line, now))
+    };
+    let installed = Installed { issued: later(5000), ..Installed::from(&bundle("h100.acme", 6)) };
+    let _ = agent.handle(Event::Installed(Ok(installed), 0));
+    assert_eq!(hear(&mut agent, 5, later(4000), later(5001)), []);
+    assert_eq!(hear(&mut agent, 6, later(5100), later(5100)), [Action::Confirm(later(5100))]);
+    // Nor does one that was kept until the agent was restarted.
+    let start = Start { max_age, confirmed: Some(later(5100)), ..start(Some(6)) };
+    let mut agent = Agent::new(start).0;
+    let _ = agent.handle(Event::Connected);
+    assert_eq!(hear(&mut agent, 6, later(5000), later(5200)), []);
+    // Whoever operates the node is told, also while no gateway can be reached.
+    let _ = agent.handle(Event::Ended { why: "gone".into(), jitter: 0 });
+    let told = agent.handle(Event::Tick(later(20_000)));
+    assert!(matches!(&told[..], [Action::Log(Level::Error, text)] if text.contains("max_age")), "{told:?}");
+    // Turned off, nothing is written.
+    assert_eq!(receive(&mut connected(Some(5)), &word("h100.acme", 5, NOW, &authority())), []);
+}
+
+fn sessions(count: u32) -> Vec<NodeSession> {
+    let session = |process| NodeSession {
+        process,
+        login: "user1".to_owned().try_into().unwrap(),
+        certificate: None,
+        since: NOW.after(Duration::from_secs(process.into())),
+    };
+    (0..count).map(session).collect()
+}
+
+#[test]
+fn the_sessions_are_said_when_they_change_and_again_to_whoever_may_have_forgotten() {
+    let mut agent = Agent::new(start(Some(5))).0;
+    let said = |actions: &[Action]| {
+        let said = actions.iter().filter_map(|action| match action {
+            Action::Send(FromNode::Sessions { sessions, more }) => {
+                Some((sessions.iter().map(|session| session.process).collect::<Vec<_>>(), *more))
+            }
+            _ => None,
+        });
+        said.collect::<Vec<_>>()
+    };
+    assert_eq!(agent.handle(Event::Sessions(sessions(1))), [], "to nobody");
+    assert_eq!(said(&agent.handle(Event::Connected)), [(vec![0], 0)]);
+    assert_eq!(said(&agent.handle(Event::Tick(NOW))), [(vec![0], 0)]);
+    assert_eq!(said(&agent.handle(Event::Sessions(sessions(2)))), [(vec![1, 0], 0)]);
+    // No more than are heard; those that came last.
+    let many = u32::try_from(MAX_NODE_SESSIONS).unwrap() + 3;
+    let report = said(&agent.handle(Event::Sessions(sessions(many))));
+    assert_eq!((report[0].0.len(), report[0].0[0], report[0].1), (MAX_NODE_SESSIONS, many - 1, 3));
+    // None any more: said once.
+    assert_eq!(said(&agent.handle(Event::Sessions(vec![]))), [(vec![], 0)]);
+    assert_eq!(said(&agent.handle(Event::Tick(NOW))), []);
 }
 
 #[test]
@@ -233,7 +334,8 @@ fn a_host_certificate_is_installed_only_if_it_is_for_this_key_this_name_and_from
     let node = "login-0.h100.acme";
     let right = || Certificate { kind: CertType::Host, key: 1, ca: 50, name: node, from: 0 };
     let mut agent = connected(Some(5));
-    let mut give = |line: &str| receive(&mut agent, &ToNode::Welcome { host_certificate: Some(line.to_owned()) });
+    let mut give =
+        |line: &str| receive(&mut agent, &ToNode::Welcome { host_certificate: Some(line.to_owned()), current: None });
     let line = certificate(&right());
     assert_eq!(give(&line), [Action::InstallHostCertificate { line, until: NOW.secs() + 1000 }]);
     for (wrong, why) in [

@@ -116,7 +116,7 @@ impl Gateway {
         let mut relay = self.relay.lock().unwrap();
         match message {
             FromNode::Hello { have, .. } => {
-                let mut answer = vec![ToNode::Welcome { host_certificate: None }];
+                let mut answer = vec![ToNode::Welcome { host_certificate: None, current: None }];
                 if have.is_none_or(|have| have.0 < relay.version) {
                     answer.push(ToNode::Bundle(relay.bundle.clone()));
                 }
@@ -126,6 +126,7 @@ impl Gateway {
                 relay.receipts.push(message);
                 vec![]
             }
+            FromNode::Sessions { .. } => vec![],
             FromNode::Join { secret, node } => {
                 let joined = Joined {
                     node,
@@ -369,14 +370,14 @@ fn a_machine_joins_and_its_sshd_follows_the_bundle() {
     // Removed: as soon as the agent has confirmed, the certificate that is still valid is refused.
     eventually("agent", || self::agents(&site) >= 2);
     site.push(6, signed(6, &["user2"]));
-    site.wait_for_receipt(|r| matches!(r, FromNode::Receipt { version: Some(Version(6)), problem: None }));
+    site.wait_for_receipt(|r| matches!(r, FromNode::Receipt { version: Some(Version(6)), problem: None, .. }));
     denied("user1", &cert(USER_CA, "user1"));
     assert_eq!(site.ssh("user2", &cert(USER_CA, "user2")), Ok("user2".into()));
 
     // An older bundle that let user1 in is refused, and changes nothing.
     site.push(6, signed(5, &["user1"]));
     site.wait_for_receipt(|r| {
-        matches!(r, FromNode::Receipt { version: Some(Version(6)), problem: Some(why) } if why.contains("version 5"))
+        matches!(r, FromNode::Receipt { version: Some(Version(6)), problem: Some(why), .. } if why.contains("version 5"))
     });
     denied("user1", &cert(USER_CA, "user1"));
 }

@@ -5,11 +5,11 @@
 
 use certgate::{
     bundle::{Bundle, BundleKey, FORMAT, Login, SignedBundle, compile},
-    domain::{ClusterPath, Role, Timestamp, Uid, Version},
+    domain::{ClusterPath, Role, Timestamp, Ttl, Uid, Version},
     node::state_dir::{LoadError, StateDir},
 };
 use ed25519_dalek::SigningKey;
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 fn authority() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
@@ -62,7 +62,7 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn what_was_installed_is_found_again_and_a_lost_table_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
-    let state = StateDir::new(dir.path());
+    let state = StateDir::new(dir.path(), None);
     let bundle = install(&state, 5);
     assert_eq!(names(dir.path()), ["access.table", "bundle.json", "user_ca.pub"]);
     let found = state.load(&trusted(), &cluster());
@@ -85,7 +85,7 @@ fn what_was_installed_is_found_again_and_a_lost_table_is_made_again() {
 #[test]
 fn a_bundle_on_disk_is_believed_no_more_than_one_that_arrives() {
     let dir = tempfile::tempdir().unwrap();
-    let state = StateDir::new(dir.path());
+    let state = StateDir::new(dir.path(), None);
     install(&state, 5);
     let table = fs::read(state.table()).unwrap();
     let good = fs::read_to_string(state.bundle()).unwrap();
@@ -105,6 +105,34 @@ fn a_bundle_on_disk_is_believed_no_more_than_one_that_arrives() {
     assert_eq!(fs::read(state.table()).unwrap(), table);
 }
 
+#[test]
+fn a_table_is_as_old_as_its_last_confirmation_however_often_it_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = Ttl::from_secs(86_400);
+    let state = StateDir::new(dir.path(), day);
+    let issued = install(&state, 5).issued;
+    assert_eq!(state.confirmed(), Some(issued));
+    let later = issued.after(Duration::from_secs(7200));
+    state.confirm(later).unwrap();
+    assert_eq!(state.confirmed(), Some(later));
+    // The same bundle once more, as a gateway could send it, makes nothing newer or older.
+    install(&state, 5);
+    assert_eq!(state.confirmed(), Some(later));
+    assert!(!state.load(&trusted(), &cluster()).repaired);
+    // Another max_age makes another table, as old as it was.
+    let state = StateDir::new(dir.path(), None);
+    assert!(state.load(&trusted(), &cluster()).repaired);
+    assert_eq!(state.confirmed(), Some(later));
+    // What was lost is as old as the bundle.
+    fs::write(state.table(), "").unwrap();
+    assert!(state.load(&trusted(), &cluster()).repaired);
+    assert_eq!(state.confirmed(), Some(issued));
+    fs::remove_file(state.table()).unwrap();
+    assert!(state.confirm(later).is_err());
+    assert!(state.load(&trusted(), &cluster()).repaired);
+    assert_eq!(state.confirmed(), Some(issued));
+}
+
 /// A real full disk: a small file system, in a mount namespace that ends with the thread.
 #[test]
 fn a_full_disk_changes_nothing() {
@@ -120,7 +148,7 @@ fn fill_a_disk() {
     mount(&["--make-rprivate", "/"]);
     mount(&["-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs", dir.path().to_str().unwrap()]);
 
-    let state = StateDir::new(dir.path());
+    let state = StateDir::new(dir.path(), None);
     let before = install(&state, 5);
     let files = || [state.bundle(), state.table(), state.user_ca()].map(|path| fs::read(path).unwrap());
     let kept = files();

@@ -7,7 +7,7 @@ use crate::{
         App, Asker,
         protocol::{
             AdminCommand, Authenticate, Call, Closed, CommandAnswer, CommandRequest, Done, EVENTS_PATH, Event, Hello,
-            Join, NodeHello, NodeReceipt, Open, PING_SECS, RunCommand,
+            Join, NodeHello, NodeReceipt, NodeSessions, Open, PING_SECS, RunCommand,
             provisioner::{NextTasks, ReportTask},
         },
     },
@@ -97,6 +97,13 @@ pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allow
             NodeReceipt::PATH,
             post(async |State(app): State<Arc<App>>, Json(r)| {
                 app.node_receipt(r);
+                Json(Done {})
+            }),
+        )
+        .route(
+            NodeSessions::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| {
+                app.node_sessions(r);
                 Json(Done {})
             }),
         )

@@ -3,10 +3,7 @@
 use super::{
     core::{App, Asker, lock},
     error::AppError,
-    sessions::Session,
-    view_types::{
-        AccountView, CertificateView, DepartureView, KeyView, MembershipView, ServiceView, SessionView, TermsView,
-    },
+    view_types::{AccountView, CertificateView, DepartureView, KeyView, MembershipView, ServiceView, TermsView},
 };
 use crate::{
     domain::{
@@ -73,13 +70,6 @@ impl App {
             let left = directory.departures_of(account.id).filter_map(|departure| departed(directory, departure));
             let mut live = self.live_of(account.id, self.now());
             live.sort_by_key(|record| record.serial);
-            let sessions = lock(&self.sessions);
-            let mut sessions: Vec<_> = sessions
-                .iter()
-                .filter(|session| session.credential.account == account.id)
-                .map(|session| session_view(directory, session))
-                .collect();
-            sessions.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
             Ok(AccountView {
                 email: account.email.clone(),
                 kind: account.kind.holder(),
@@ -93,7 +83,7 @@ impl App {
                 projects: projects.collect(),
                 removed_from: left.collect(),
                 certificates: live.into_iter().map(|record| certificate_view(directory, record)).collect(),
-                sessions,
+                sessions: self.all_sessions(directory, Some(account.id), false),
             })
         })
     }
@@ -162,7 +152,7 @@ pub(super) fn keys(directory: &Directory, account: AccountId, current: Option<Fi
 }
 
 /// Whose something is, and what that is.
-fn owner(directory: &Directory, account: AccountId) -> (String, Holder) {
+pub(super) fn owner(directory: &Directory, account: AccountId) -> (String, Holder) {
     match directory.account(account) {
         Some(account) => (account.email.to_string(), account.kind.holder()),
         // Accounts are never taken out of the directory.
@@ -181,19 +171,5 @@ pub(super) fn certificate_view(directory: &Directory, record: CertificateRecord)
         source: record.source,
         until: record.valid_before,
         revoked: directory.denied_serial(record.serial).is_some(),
-    }
-}
-
-pub(super) fn session_view(directory: &Directory, session: &Session) -> SessionView {
-    let (account, kind) = owner(directory, session.credential.account);
-    SessionView {
-        session: session.id.to_string(),
-        account,
-        kind,
-        node: session.path.to_string(),
-        peer: session.peer,
-        gateway: session.gateway.clone(),
-        since: session.since,
-        certificate: session.credential.certificate,
     }
 }

@@ -1,6 +1,6 @@
 //! The gateways and nodes that are connected, and what they have said. No I/O: events go into bounded queues.
 
-use super::protocol::Event;
+use super::{node_sessions::NodeSession, protocol::Event};
 use crate::domain::{NodeId, PublicKey, Timestamp, Version};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::sync::mpsc;
@@ -33,6 +33,8 @@ pub struct NodeStatus {
     pub since: Timestamp,
     /// Why it did not take the last one.
     pub problem: Option<String>,
+    /// How many sessions it has ended because of that version.
+    pub ended: u32,
     /// When it last said anything.
     pub heard: Timestamp,
     /// From where.
@@ -46,6 +48,7 @@ pub struct NodeStatus {
 pub struct Hub {
     gateways: BTreeMap<String, Gateway>,
     nodes: BTreeMap<NodeId, NodeStatus>,
+    sessions: BTreeMap<NodeId, Vec<NodeSession>>,
     streams: u64,
 }
 
@@ -98,6 +101,7 @@ impl Hub {
             version,
             since: now,
             problem: None,
+            ended: 0,
             heard: now,
             peer,
             certified: None,
@@ -105,6 +109,7 @@ impl Hub {
         if status.version != version {
             status.version = version;
             status.since = now;
+            status.ended = 0;
         }
         status.heard = now;
         if peer.is_some() {
@@ -129,9 +134,31 @@ impl Hub {
         }
     }
 
+    /// A node has ended sessions because of the version that it has.
+    pub fn ended(&mut self, node: NodeId, sessions: u32) {
+        if let Some(status) = self.nodes.get_mut(&node) {
+            status.ended = status.ended.saturating_add(sessions);
+        }
+    }
+
+    /// A node has said what sessions it has.
+    pub fn set_sessions(&mut self, node: NodeId, sessions: Vec<NodeSession>) {
+        if sessions.is_empty() {
+            self.sessions.remove(&node);
+        } else {
+            self.sessions.insert(node, sessions);
+        }
+    }
+
+    /// The sessions of all nodes.
+    pub fn sessions(&self) -> impl Iterator<Item = (NodeId, &NodeSession)> {
+        self.sessions.iter().flat_map(|(node, sessions)| sessions.iter().map(|session| (*node, session)))
+    }
+
     /// A node is no more.
     pub fn forget(&mut self, node: NodeId) {
         self.nodes.remove(&node);
+        self.sessions.remove(&node);
     }
 
     /// What is known of a node.

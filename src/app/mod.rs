@@ -20,6 +20,7 @@ mod jobs;
 pub mod journal;
 #[cfg(test)]
 mod model_tests;
+pub mod node_sessions;
 mod nodes;
 mod outside;
 mod projects;

@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     audit::Event,
-    bundle::{SignedBundle, farewell},
+    bundle::{Current, SignedBundle, SignedCurrent, farewell},
     domain::{
-        Actor, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, Timestamp, TokenHash,
-        Ttl, Version,
+        Actor, ClusterId, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, Timestamp,
+        TokenHash, Ttl, Version,
     },
     policy::{Action, Caller, Denial, Grant, NodeNetworks, Reason},
     store::{Change, Ledger},
@@ -174,7 +174,16 @@ impl App {
         // A node that says again and again that it has none must not get one each time: each is an audit event.
         let due = due && lock(&self.hub).may_have_host_certificate(node.id, now);
         let host_certificate = if due { Some(self.host_certificate(node).await?) } else { None };
-        Ok(NodeHelloAnswer::Welcome { bundle, host_certificate })
+        let current = self.current(&directory, node.cluster, now);
+        Ok(NodeHelloAnswer::Welcome { bundle, host_certificate, current })
+    }
+
+    /// The word that the last version that touched a cluster is the last one there. A change that is durable but not
+    /// published yet, which takes a moment, is not in it.
+    fn current(&self, directory: &Directory, cluster: ClusterId, now: Timestamp) -> Option<SignedCurrent> {
+        let version = lock(&self.published).get(&cluster).copied()?;
+        let cluster = directory.cluster(cluster).and_then(|cluster| directory.path_of_cluster(cluster))?;
+        SignedCurrent::sign(&Current { cluster, version, at: now }, &self.ca.bundle).ok()
     }
 
     /// A node that was removed gets, until it has one, the list that lets nobody in.
@@ -187,7 +196,7 @@ impl App {
         }
         let bundle =
             SignedBundle::sign(&farewell(cluster_of(path), version, &self.ca.public(), now), &self.ca.bundle).ok();
-        NodeHelloAnswer::Welcome { bundle, host_certificate: None }
+        NodeHelloAnswer::Welcome { bundle, host_certificate: None, current: None }
     }
 
     /// A machine that is a node no more wants to go on being one. One that never was is not worth a record: anybody who
@@ -215,6 +224,7 @@ impl App {
         let mut hub = lock(&self.hub);
         hub.heard(node.id, request.version, None, self.now());
         hub.problem(node.id, request.problem);
+        hub.ended(node.id, request.ended);
         drop(hub);
         self.heard.send_modify(|count| *count += 1);
     }
@@ -271,7 +281,7 @@ fn node_named<'d>(directory: &'d Directory, path: &NodePath) -> Result<&'d Arc<N
 }
 
 /// The node, if it is one still, and with that key.
-fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> Option<&'d Arc<Node>> {
+pub(super) fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> Option<&'d Arc<Node>> {
     directory.node(identity.node).filter(|node| node.host_key.fingerprint() == identity.key)
 }
 

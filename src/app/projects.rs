@@ -2,10 +2,9 @@
 
 use super::{
     accounts::{account_named, in_range},
-    core::{App, Asker, Decided, lock},
+    core::{App, Asker, Decided},
     error::AppError,
     services::{keys_of_services, retired_with_project},
-    sessions::Session,
     view_types::ProjectView,
     views::project_view,
 };
@@ -121,9 +120,7 @@ impl App {
     ) -> Result<usize, AppError> {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
             let membership = removable(directory, grant.project()?, email, force && grant.operator())?;
-            let sessions = lock(&self.sessions);
-            let concerned = |s: &&Session| s.credential.account == membership.account && s.project == *path;
-            Ok(sessions.iter().filter(concerned).count())
+            Ok(self.sessions_in_project(directory, membership.account, path))
         };
         self.preview(asker, Action::MemberRemove, Some(path), format!("{path} {email}"), look).await
     }

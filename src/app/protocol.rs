@@ -4,8 +4,12 @@
 //! acts on and the authority checks it again; nothing in a request is believed but the identity of the connection
 //! that the gateway vouches for, and the threat model says what follows from that.
 
+mod node;
+
+pub use node::*;
+
 use crate::{
-    bundle::{BundleKey, SignedBundle},
+    bundle::SignedBundle,
     domain::{
         AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Timestamp,
         Version,
@@ -66,6 +70,8 @@ calls! {
     NodeHello: "/v1/node/hello", NodeHelloRequest => NodeHelloAnswer;
     /// A node has installed a bundle, or could not.
     NodeReceipt: "/v1/node/receipt", NodeReceiptRequest => Done;
+    /// What sessions a node's sshd has.
+    NodeSessions: "/v1/node/sessions", NodeSessionsRequest => Done;
 }
 
 /// `POST` [`Hello`] there; the answer is one [`Event`] a line until either side closes.
@@ -377,92 +383,6 @@ pub struct ClosedSession {
     pub down: u64,
 }
 
-/// A join token's secret, from a machine that has proved its host key in the SSH handshake.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JoinRequest {
-    /// The connection.
-    pub connection: ConnectionId,
-    /// Its other end.
-    pub peer: IpAddr,
-    /// The host key that the connection has proved.
-    pub host_key: PublicKey,
-    /// The token's secret, base64 (URL-safe, no padding).
-    pub secret: String,
-    /// The node that the machine believes to become; must be the token's.
-    pub node: NodePath,
-}
-
-/// Whether it joined.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JoinAnswer {
-    /// It is a node now.
-    Joined(Box<Joined>),
-    /// One line for the one who runs `certgate-node join`.
-    Refused {
-        /// Why.
-        message: String,
-    },
-}
-
-/// What a new node gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Joined {
-    /// Its name.
-    pub node: NodePath,
-    /// Its number.
-    pub node_id: NodeId,
-    /// Keys whose bundles it takes.
-    pub bundle_keys: Vec<BundleKey>,
-    /// Its cluster's bundle.
-    pub bundle: SignedBundle,
-    /// A certificate for the host key it proved, in OpenSSH's one-line format.
-    pub host_certificate: String,
-}
-
-/// What a node has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeHelloRequest {
-    /// The node.
-    pub node: NodeIdentity,
-    /// Its other end.
-    pub peer: IpAddr,
-    /// The version installed, if any.
-    pub have: Option<Version>,
-    /// When its host certificate ends, in seconds since 1970, if it has one.
-    pub host_certificate_until: Option<u64>,
-}
-
-/// What a node lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeHelloAnswer {
-    /// It is still a node.
-    Welcome {
-        /// A newer bundle, if there is one.
-        bundle: Option<SignedBundle>,
-        /// A new host certificate, if the old one has less than half of its life left.
-        host_certificate: Option<String>,
-    },
-    /// It is a node no more.
-    Refused,
-}
-
-/// What a node did with a bundle.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeReceiptRequest {
-    /// The node.
-    pub node: NodeIdentity,
-    /// The version that is in force there now.
-    pub version: Option<Version>,
-    /// Why the last one was not taken, if it was not.
-    pub problem: Option<String>,
-}
-
 /// How a gateway begins its event stream: what it has, so that it gets what it lacks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -526,59 +446,3 @@ pub enum Event {
 
 /// Seconds between pings on the event stream; a gateway that has heard nothing for three of them reconnects.
 pub const PING_SECS: u64 = 5;
-
-/// What a node's agent sends over its SSH channel (subsystem `certgate-node`), one JSON object a line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FromNode {
-    /// What it has; sent first, and then every [`NODE_HELLO_SECS`] seconds: a lost push costs time, never correctness.
-    Hello {
-        /// The version installed, if any.
-        have: Option<Version>,
-        /// When its host certificate ends, in seconds since 1970, if it has one.
-        host_certificate_until: Option<u64>,
-    },
-    /// What it did with a bundle.
-    Receipt {
-        /// The version that is in force now.
-        version: Option<Version>,
-        /// Why the last one was not taken, if it was not.
-        problem: Option<String>,
-    },
-    /// A token, on a connection that authenticated as `certgate-join`; the only thing it may send.
-    Join {
-        /// The token's secret.
-        secret: String,
-        /// The node that the machine believes to become.
-        node: NodePath,
-    },
-}
-
-/// What the gateway sends to a node's agent, one JSON object a line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ToNode {
-    /// Answer to a hello.
-    Welcome {
-        /// A new host certificate, if it is time.
-        host_certificate: Option<String>,
-    },
-    /// A bundle to install.
-    Bundle(SignedBundle),
-    /// Answer to a join.
-    Join(JoinAnswer),
-    /// It is a node no more.
-    Refused,
-    /// The authority could not be asked; try again later.
-    Unavailable,
-}
-
-/// Seconds between a node's hellos.
-pub const NODE_HELLO_SECS: u64 = 30;
-
-/// The login name with which a machine that wants to become a node connects.
-pub const JOIN_LOGIN: &str = "certgate-join";
-/// The login name with which a node's agent connects; informative, its key decides.
-pub const NODE_LOGIN: &str = "certgate-node";
-/// The SSH subsystem (RFC 4254, 6.5) that a node's agent asks for.
-pub const NODE_SUBSYSTEM: &str = "certgate-node";

@@ -12,6 +12,8 @@ pub struct Receipt {
     pub node: String,
     /// When the authority heard that the version is in force there.
     pub confirmed: Option<Timestamp>,
+    /// How many sessions, whichever way they came, it has ended because of it.
+    pub ended: u32,
 }
 
 impl App {
@@ -47,7 +49,10 @@ impl App {
 
     fn receipts(&self, nodes: &BTreeMap<NodeId, String>, version: Version) -> Vec<Receipt> {
         let hub = lock(&self.hub);
-        let confirmed = |node: &NodeId| hub.node(*node).filter(|s| s.version >= Some(version)).map(|s| s.since);
-        nodes.iter().map(|(id, node)| Receipt { node: node.clone(), confirmed: confirmed(id) }).collect()
+        let receipt = |(id, node): (&NodeId, &String)| {
+            let status = hub.node(*id).filter(|status| status.version >= Some(version));
+            Receipt { node: node.clone(), confirmed: status.map(|s| s.since), ended: status.map_or(0, |s| s.ended) }
+        };
+        nodes.iter().map(receipt).collect()
     }
 }

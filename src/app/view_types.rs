@@ -140,25 +140,29 @@ pub struct CertificateView {
     pub revoked: bool,
 }
 
-/// An open forward.
+/// A session: a forward through a gateway, or a session of a node's sshd, or both.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionView {
-    /// Its name.
-    pub session: String,
+    /// The forward's name; none if it came past the gateways.
+    pub session: Option<String>,
     /// Whose it is.
     pub account: String,
     /// `person` or `service`.
     pub kind: Holder,
     /// Where it goes.
     pub node: String,
-    /// From where.
-    pub peer: IpAddr,
-    /// The gateway that it goes through.
-    pub gateway: String,
+    /// The login there; none until the node has said so.
+    pub login: Option<String>,
+    /// From where, if it goes through a gateway.
+    pub peer: Option<IpAddr>,
+    /// The gateway that it goes through; none if it came past them.
+    pub gateway: Option<String>,
     /// Since when.
     pub since: Timestamp,
-    /// The certificate that the connection came with.
+    /// The certificate that it came with to the node, or else to the gateway.
     pub certificate: Option<Serial>,
+    /// The number of its privileged sshd's process on the node, if the node has said so.
+    pub process: Option<u32>,
 }
 
 /// An account.

@@ -1,7 +1,7 @@
 //! Looking: one snapshot, shaped for people and programs.
 
 use super::{
-    account_views::{certificate_view, departed, keys, session_view, state, terms_view},
+    account_views::{certificate_view, departed, keys, state, terms_view},
     accounts::subject,
     cluster_views::requests,
     core::{App, Asker, lock},
@@ -131,21 +131,14 @@ impl App {
         Ok(views.collect())
     }
 
-    /// The open sessions: one's own, or all as operator; the oldest first.
+    /// The open sessions, through gateways and past them: one's own, or all as operator; the oldest first.
     ///
     /// # Errors
     /// Refused.
     pub fn sessions(&self, asker: &Asker) -> Result<Vec<SessionView>, AppError> {
         self.view(asker, Action::SessionList, None, |directory, caller, _| {
             let own = caller.identity().map(|identity| identity.account().id);
-            let sessions = lock(&self.sessions);
-            let mut views: Vec<_> = sessions
-                .iter()
-                .filter(|session| own.is_none_or(|own| own == session.credential.account))
-                .map(|session| session_view(directory, session))
-                .collect();
-            views.sort_by(|a, b| (a.since, &a.session).cmp(&(b.since, &b.session)));
-            Ok(views)
+            Ok(self.all_sessions(directory, own, true))
         })
     }
 

@@ -5,7 +5,11 @@ use crate::domain::{
     Account, AccountId, AccountState, Cluster, ClusterId, ClusterPath, Directory, Membership, Principal, ProjectName,
     PublicKey, Role, SharedLoginName, Timestamp, UserName, Version,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+/// How long a certificate or key stays denied after it could have been used for the last time: sessions that it has opened
+/// may be open still, on nodes that hear of it late.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
 
 /// The most people that all shared logins of a cluster together can be open to. Each brings two principals to every node,
 /// and a bundle that grew too large for its nodes would keep removals from them.
@@ -137,12 +141,12 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
     // Only those who could still log in otherwise: who is not a member is refused by absence.
     let denied_serials = directory
         .denied_serials()
-        .filter(|(_, account, until)| *until > now && concerned.contains(account))
+        .filter(|(_, account, until)| until.after(KEPT) > now && concerned.contains(account))
         .map(|(serial, _, until)| DeniedSerial { serial, until })
         .collect();
     let denied_keys = directory
         .denied_keys()
-        .filter(|(_, account, until)| *until > now && concerned.contains(account))
+        .filter(|(_, account, until)| until.after(KEPT) > now && concerned.contains(account))
         .map(|(key, _, until)| DeniedKey { key, until })
         .collect();
     Some(Bundle {

@@ -3,13 +3,15 @@
 //! describe them.
 
 mod compose;
+mod current;
 mod signed;
 pub mod table;
 mod table_writer;
 
 pub use compose::{CaPublicKeys, SharedLoginStatus, bundle_for, farewell, principals_on, shared_logins};
+pub use current::{Current, SignedCurrent};
 pub use signed::{
     Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
     SignedBundle,
 };
-pub use table_writer::{CompileError, compile};
+pub use table_writer::{CompileError, compile, compile_with};

@@ -199,7 +199,7 @@ impl SignedBundle {
         if payload.len() > MAX_BUNDLE_BYTES {
             return Err(BundleError::TooLarge);
         }
-        let signature = STANDARD.encode(key.sign(&message(&payload)).to_bytes());
+        let signature = seal(DOMAIN, &payload, key);
         Ok(Self { payload, key: BundleKey::from(key), signature })
     }
 
@@ -217,13 +217,7 @@ impl SignedBundle {
         if self.payload.len() > MAX_BUNDLE_BYTES {
             return Err(BundleError::TooLarge);
         }
-        if !trusted.contains(&self.key) {
-            return Err(BundleError::UnknownKey);
-        }
-        let key = VerifyingKey::from_bytes(&self.key.0).map_err(|_| BundleError::Signature)?;
-        let bytes = STANDARD.decode(&self.signature).map_err(|_| BundleError::Signature)?;
-        let signature = Signature::from_slice(&bytes).map_err(|_| BundleError::Signature)?;
-        key.verify_strict(&message(&self.payload), &signature).map_err(|_| BundleError::Signature)?;
+        verify(DOMAIN, &self.payload, self.key, &self.signature, trusted)?;
         let bundle: Bundle = serde_json::from_str(&self.payload).map_err(|e| BundleError::Format(e.to_string()))?;
         if bundle.format != FORMAT {
             return Err(BundleError::Format(format!("format {}, this program reads {FORMAT}", bundle.format)));
@@ -238,8 +232,26 @@ impl SignedBundle {
     }
 }
 
-fn message(payload: &str) -> Vec<u8> {
-    [DOMAIN, payload.as_bytes()].concat()
+/// The signature of a payload, in base64. `domain` says what kind of payload it is.
+pub(super) fn seal(domain: &[u8], payload: &str, key: &SigningKey) -> String {
+    STANDARD.encode(key.sign(&[domain, payload.as_bytes()].concat()).to_bytes())
+}
+
+/// Checks that a payload of this kind was signed by one of the keys that are trusted.
+pub(super) fn verify(
+    domain: &[u8],
+    payload: &str,
+    key: BundleKey,
+    signature: &str,
+    trusted: &[BundleKey],
+) -> Result<(), BundleError> {
+    if !trusted.contains(&key) {
+        return Err(BundleError::UnknownKey);
+    }
+    let key = VerifyingKey::from_bytes(&key.0).map_err(|_| BundleError::Signature)?;
+    let bytes = STANDARD.decode(signature).map_err(|_| BundleError::Signature)?;
+    let signature = Signature::from_slice(&bytes).map_err(|_| BundleError::Signature)?;
+    key.verify_strict(&[domain, payload.as_bytes()].concat(), &signature).map_err(|_| BundleError::Signature)
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use std::{cmp::Ordering, fmt};
 /// How a table begins.
 pub const MAGIC: [u8; 8] = *b"CGACCESS";
 /// The format that this code writes and reads.
-pub const TABLE_FORMAT: u32 = 1;
+pub const TABLE_FORMAT: u32 = 2;
 /// The longest login that a record holds, in bytes: Linux's own limit (`LOGIN_NAME_MAX` of shadow-utils).
 pub const MAX_LOGIN: usize = 32;
 
-pub(super) const HEADER: usize = 64;
+pub(super) const HEADER: usize = 72;
 pub(super) const LOGIN: usize = 64;
 pub(super) const SERIAL: usize = 24;
 pub(super) const KEY: usize = 48;
@@ -79,6 +79,7 @@ pub struct Entry<'a> {
 pub struct Table<'a> {
     version: u64,
     issued: u64,
+    max_age: u64,
     logins: &'a [[u8; LOGIN]],
     serials: &'a [[u8; SERIAL]],
     keys: &'a [[u8; KEY]],
@@ -113,7 +114,8 @@ impl<'a> Table<'a> {
         if u64_at(header, 56) != lists.len() as u64 {
             return Err(TableError::Length);
         }
-        Ok(Self { version: u64_at(header, 24), issued: u64_at(header, 32), logins, serials, keys, cas, lists })
+        let (version, issued, max_age) = (u64_at(header, 24), u64_at(header, 32), u64_at(header, 64));
+        Ok(Self { version, issued, max_age, logins, serials, keys, cas, lists })
     }
 
     /// The version of the bundle that it was compiled from.
@@ -126,6 +128,13 @@ impl<'a> Table<'a> {
     #[must_use]
     pub fn issued_millis(&self) -> u64 {
         self.issued
+    }
+
+    /// For how many seconds the table is believed after the authority has last confirmed it: after the time at which
+    /// its file was last modified. 0: for ever.
+    #[must_use]
+    pub fn max_age_secs(&self) -> u64 {
+        self.max_age
     }
 
     /// What the table has for a login.
@@ -274,22 +283,22 @@ mod tests {
     #[test]
     fn what_is_no_table_is_refused() {
         assert_eq!(Table::open(&[]).unwrap_err(), TableError::Length);
-        assert_eq!(Table::open(&[0; 64]).unwrap_err(), TableError::Magic);
-        let mut bytes = [0; 64];
+        assert_eq!(Table::open(&[0; HEADER]).unwrap_err(), TableError::Magic);
+        let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8] = 2;
-        assert_eq!(Table::open(&bytes).unwrap_err(), TableError::Format(2));
         bytes[8] = 1;
+        assert_eq!(Table::open(&bytes).unwrap_err(), TableError::Format(1));
+        bytes[8] = 2;
         assert_eq!(Table::open(&bytes).unwrap_err(), TableError::Header);
     }
 
     #[test]
     fn counts_that_do_not_fit_are_refused_though_their_checksum_is_right() {
         for counts in [[u32::MAX; 4], [1, 0, 0, 0], [0, 0, 0, 1]] {
-            let mut bytes = [0; 64];
+            let mut bytes = [0; HEADER];
             bytes[..8].copy_from_slice(&MAGIC);
-            bytes[8] = 1;
-            bytes[16] = 64;
+            bytes[8] = 2;
+            bytes[16] = HEADER as u8;
             for (i, count) in counts.iter().enumerate() {
                 bytes[40 + 4 * i..44 + 4 * i].copy_from_slice(&count.to_le_bytes());
             }

@@ -11,7 +11,7 @@ use super::{
         header_checksum, pad, record_checksum,
     },
 };
-use crate::domain::{Fingerprint, Principal, UserName};
+use crate::domain::{Fingerprint, Principal, Ttl, UserName};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -32,11 +32,19 @@ pub enum CompileError {
     TooLarge,
 }
 
-/// The table of a bundle. The same bundle always gives the same bytes.
+/// The table of a bundle, which is believed however old it is. The same bundle always gives the same bytes.
 ///
 /// # Errors
 /// The bundle says something that no table can hold. Nothing of it is used then.
 pub fn compile(bundle: &Bundle) -> Result<Vec<u8>, CompileError> {
+    compile_with(bundle, None)
+}
+
+/// The same, believed for `max_age` after it was last confirmed, if that is set.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(bundle: &Bundle, max_age: Option<Ttl>) -> Result<Vec<u8>, CompileError> {
     let mut lists = Vec::new();
     let mut logins = Vec::new();
     for (name, (owner, principals)) in entries(bundle)? {
@@ -83,7 +91,7 @@ pub fn compile(bundle: &Bundle) -> Result<Vec<u8>, CompileError> {
     if table.len() > MAX_TABLE_BYTES {
         return Err(CompileError::TooLarge);
     }
-    let header = header(bundle, table.len(), counts, lists.len());
+    let header = header(bundle, table.len(), counts, lists.len(), max_age);
     table[..HEADER].copy_from_slice(&header);
     Ok(table)
 }
@@ -150,7 +158,7 @@ fn append<const N: usize>(
     Ok(count)
 }
 
-fn header(bundle: &Bundle, length: usize, counts: [u32; 4], lists: usize) -> [u8; HEADER] {
+fn header(bundle: &Bundle, length: usize, counts: [u32; 4], lists: usize, max_age: Option<Ttl>) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&TABLE_FORMAT.to_le_bytes());
@@ -161,6 +169,7 @@ fn header(bundle: &Bundle, length: usize, counts: [u32; 4], lists: usize) -> [u8
         field.copy_from_slice(&count.to_le_bytes());
     }
     header[56..64].copy_from_slice(&(lists as u64).to_le_bytes());
+    header[64..72].copy_from_slice(&max_age.map_or(0, |age| u64::from(age.secs())).to_le_bytes());
     let checksum = header_checksum(&header);
     header[12..16].copy_from_slice(&checksum.to_le_bytes());
     header

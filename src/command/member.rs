@@ -133,7 +133,13 @@ async fn receipts(
     let missing = receipts.iter().filter(|receipt| receipt.confirmed.is_none()).count();
     let rows = receipts.iter().map(|receipt| {
         let state = match receipt.confirmed {
-            Some(at) => Cell::new(Tone::Good, format!("confirmed at {}", at.to_the_second())),
+            Some(at) => {
+                let ended = match receipt.ended {
+                    0 => String::new(),
+                    ended => format!(", {} ended there", count(ended as usize, "session")),
+                };
+                Cell::new(Tone::Good, format!("confirmed at {}{ended}", at.to_the_second()))
+            }
             None => Cell::new(Tone::Bad, "not confirmed"),
         };
         vec![Cell::from(&receipt.node), state]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// List connections to nodes that are open through a gateway
+    /// List sessions on nodes, through a gateway and past it
     #[command(after_help = "session list")]
     List,
     /// End one
@@ -27,15 +27,19 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let sessions = context.app.sessions(context.asker)?;
             let now = context.app.now();
             let rows = sessions.iter().map(|session| {
+                let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
                 vec![
-                    session.session.clone(),
+                    or_dash(session.session.clone()),
                     session.account.clone(),
                     session.node.clone(),
-                    session.peer.to_string(),
+                    or_dash(session.login.clone()),
+                    or_dash(session.peer.map(|peer| peer.to_string())),
+                    session.gateway.as_ref().map_or_else(|| "direct".into(), |gateway| format!("gateway {gateway}")),
+                    or_dash(session.certificate.map(|serial| serial.to_string())),
                     session.since.near(now),
                 ]
             });
-            let headers = ["SESSION", "ACCOUNT", "NODE", "FROM", "SINCE"];
+            let headers = ["SESSION", "ACCOUNT", "NODE", "LOGIN", "FROM", "VIA", "CERTIFICATE", "SINCE"];
             let text = table(&headers, rows.collect(), context.screen(), "Nothing is open.");
             Ok(Reply::data(&sessions, text))
         }

@@ -132,7 +132,9 @@ fn shown(context: &Context<'_>, view: &AccountView) -> Text {
         vec![certificate.serial.to_string(), certificate.principals.join(" "), certificate.source.clone(), until]
     });
     let sessions = view.sessions.iter().map(|session| {
-        vec![session.session.clone(), session.node.clone(), session.peer.to_string(), session.since.near(now)]
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let from = or_dash(session.peer.map(|peer| peer.to_string()));
+        vec![or_dash(session.session.clone()), session.node.clone(), from, session.since.near(now)]
     });
     let mut part = |more: Text| {
         text.push("\n");

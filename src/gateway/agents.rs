@@ -8,8 +8,8 @@ use crate::{
     app::{
         authority::Authority,
         protocol::{
-            FromNode, Join, JoinRequest, NodeHello, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceipt,
-            NodeReceiptRequest, ToNode,
+            FromNode, Join, JoinRequest, MAX_NODE_LINE as MAX_LINE, NodeHello, NodeHelloAnswer, NodeHelloRequest,
+            NodeIdentity, NodeReceipt, NodeReceiptRequest, NodeSessions, NodeSessionsRequest, ToNode,
         },
     },
     bundle::SignedBundle,
@@ -26,9 +26,6 @@ use tokio::{
     sync::{Notify, mpsc},
     time::sleep,
 };
-
-/// The longest line that a node may send.
-const MAX_LINE: usize = 64 * 1024;
 
 /// Answers that may wait for an agent to read them.
 const ANSWERS: usize = 8;
@@ -201,17 +198,25 @@ async fn read<A: Authority>(
                         shared.agents.gone(node.node);
                         return "a node no more";
                     }
-                    Ok(NodeHelloAnswer::Welcome { bundle, host_certificate }) => {
-                        let welcome = ToNode::Welcome { host_certificate };
+                    Ok(NodeHelloAnswer::Welcome { bundle, host_certificate, current }) => {
+                        let welcome = ToNode::Welcome { host_certificate, current };
                         std::iter::once(welcome).chain(bundle.map(ToNode::Bundle)).collect()
                     }
                 }
             }
-            Ok(Some(FromNode::Receipt { version, problem })) => {
-                let request = NodeReceiptRequest { node: node.clone(), version, problem };
+            Ok(Some(FromNode::Receipt { version, problem, ended })) => {
+                let request = NodeReceiptRequest { node: node.clone(), version, problem, ended };
                 // A receipt that is lost is made good by the next hello.
                 if let Err(error) = shared.authority.call::<NodeReceipt>(request).await {
                     tracing::debug!(connection = %connection.id, action = "receipt", outcome = %error);
+                }
+                vec![]
+            }
+            Ok(Some(FromNode::Sessions { sessions, more })) => {
+                let request = NodeSessionsRequest { node: node.clone(), sessions, more };
+                // All of them are said again soon.
+                if let Err(error) = shared.authority.call::<NodeSessions>(request).await {
+                    tracing::debug!(connection = %connection.id, action = "sessions", outcome = %error);
                 }
                 vec![]
             }
@@ -288,7 +293,7 @@ mod tests {
         let mut lines = Lines { inlet: &inlet, rest: Vec::new() };
         inlet.push(b"{\"hello\":{\"have\":null,\"host_certificate_until\":null}}\n{\"receipt\"");
         assert!(matches!(lines.next().await, Ok(Some(FromNode::Hello { have: None, .. }))));
-        inlet.push(b":{\"version\":3,\"problem\":null}}\nnonsense\n");
+        inlet.push(b":{\"version\":3,\"problem\":null,\"ended\":0}}\nnonsense\n");
         assert!(matches!(lines.next().await, Ok(Some(FromNode::Receipt { .. }))));
         assert!(lines.next().await.is_err());
         inlet.push(&[b'x'; MAX_LINE + 1]);

@@ -3,11 +3,14 @@
 //! Level-triggered: on every connection, and then again and again, the agent says what it has, and gets what it lacks.
 //! A push that was lost, or an installation that failed, is made good by the next hello.
 
-use super::host_cert;
+use super::{freshness::Freshness, host_cert};
 use crate::{
-    app::protocol::{FromNode, NODE_HELLO_SECS, ToNode},
-    bundle::{Bundle, BundleKey, SignedBundle},
-    domain::{ClusterPath, NodePath, PublicKey, Timestamp, Version},
+    app::{
+        node_sessions::{MAX_NODE_SESSIONS, NodeSession},
+        protocol::{FromNode, NODE_HELLO_SECS, ToNode},
+    },
+    bundle::{Bundle, BundleKey, SignedBundle, SignedCurrent},
+    domain::{ClusterPath, NodePath, PublicKey, Timestamp, Ttl, Version},
 };
 use std::time::Duration;
 
@@ -35,6 +38,10 @@ pub struct Start {
     pub floor: Option<Version>,
     /// When the host certificate ends, in seconds since 1970, if there is one.
     pub host_certificate_until: Option<u64>,
+    /// How long the table is believed that is not confirmed; for ever if not set.
+    pub max_age: Option<Ttl>,
+    /// When the authority last confirmed the table, if there is one.
+    pub confirmed: Option<Timestamp>,
 }
 
 /// What the agent remembers of the bundle in force.
@@ -42,13 +49,15 @@ pub struct Start {
 pub struct Installed {
     /// Its version.
     pub version: Version,
+    /// When it was made.
+    pub issued: Timestamp,
     /// The CAs of host certificates.
     pub host_ca: Vec<PublicKey>,
 }
 
 impl From<&Bundle> for Installed {
     fn from(bundle: &Bundle) -> Self {
-        Self { version: bundle.version, host_ca: bundle.host_ca.clone() }
+        Self { version: bundle.version, issued: bundle.issued, host_ca: bundle.host_ca.clone() }
     }
 }
 
@@ -67,9 +76,11 @@ pub enum Event {
         jitter: u16,
     },
     /// [`NODE_HELLO_SECS`] have passed since the last time.
-    Tick,
-    /// What became of [`Action::Install`].
-    Installed(Result<Installed, String>),
+    Tick(Timestamp),
+    /// What became of [`Action::Install`], and how many sessions ended because of it.
+    Installed(Result<Installed, String>, u32),
+    /// What sessions sshd has now.
+    Sessions(Vec<NodeSession>),
     /// What became of [`Action::InstallHostCertificate`].
     HostCertificateInstalled(Result<u64, String>),
 }
@@ -88,6 +99,8 @@ pub enum Action {
     Send(FromNode),
     /// Install this; answer with [`Event::Installed`].
     Install(Box<(Bundle, SignedBundle)>),
+    /// The table was not out of date at this time: let the helper know.
+    Confirm(Timestamp),
     /// Install this and let sshd read it; answer with [`Event::HostCertificateInstalled`].
     InstallHostCertificate {
         /// The certificate.
@@ -123,6 +136,8 @@ pub struct Agent {
     installed: Option<Installed>,
     floor: Option<Version>,
     host_certificate_until: Option<u64>,
+    freshness: Freshness,
+    sessions: Vec<NodeSession>,
     /// The gateway that is dialled or connected.
     gateway: usize,
     connected: bool,
@@ -144,6 +159,8 @@ impl Agent {
             installed: start.bundle,
             floor: start.floor,
             host_certificate_until: start.host_certificate_until,
+            freshness: Freshness::new(start.max_age, start.confirmed),
+            sessions: vec![],
             gateway: 0,
             connected: false,
             failures: 0,
@@ -165,13 +182,21 @@ impl Agent {
             Event::Connected => {
                 self.connected = true;
                 self.unanswered = 0;
-                vec![Action::Log(Level::Info, "connected to a gateway".into()), self.hello()]
+                vec![Action::Log(Level::Info, "connected to a gateway".into()), self.hello(), self.report()]
             }
             Event::Line(line, now) if self.connected => self.line(&line, now),
-            Event::Tick if self.connected => self.tick(),
-            Event::Line(..) | Event::Tick => vec![],
+            Event::Line(..) => vec![],
+            Event::Tick(now) => {
+                let told = self.freshness.watch(now).map(|(level, text)| Action::Log(level, text));
+                let said = if self.connected { self.tick() } else { vec![] };
+                told.into_iter().chain(said).collect()
+            }
+            Event::Sessions(sessions) => {
+                self.sessions = sessions;
+                if self.connected { vec![self.report()] } else { vec![] }
+            }
             Event::Ended { why, jitter } => self.ended(&why, jitter),
-            Event::Installed(result) => self.bundle_installed(result),
+            Event::Installed(result, ended) => self.bundle_installed(result, ended),
             Event::HostCertificateInstalled(result) => self.host_certificate_installed(result),
         }
     }
@@ -187,7 +212,21 @@ impl Agent {
             let secs = u64::from(MAX_UNANSWERED) * NODE_HELLO_SECS;
             return vec![Action::Disconnect(format!("the gateway has not answered for {secs} s"))];
         }
-        vec![self.hello()]
+        let mut actions = vec![self.hello()];
+        // An authority that was restarted meanwhile knows of none.
+        if !self.sessions.is_empty() {
+            actions.push(self.report());
+        }
+        actions
+    }
+
+    /// The sessions that there are, the newest of them if there are too many.
+    fn report(&self) -> Action {
+        let mut sessions = self.sessions.clone();
+        sessions.sort_by_key(|session| std::cmp::Reverse((session.since, session.process)));
+        let more = u32::try_from(sessions.len().saturating_sub(MAX_NODE_SESSIONS)).unwrap_or(u32::MAX);
+        sessions.truncate(MAX_NODE_SESSIONS);
+        Action::Send(FromNode::Sessions { sessions, more })
     }
 
     fn ended(&mut self, why: &str, jitter: u16) -> Vec<Action> {
@@ -205,9 +244,11 @@ impl Agent {
     fn line(&mut self, line: &[u8], now: Timestamp) -> Vec<Action> {
         self.unanswered = 0;
         match serde_json::from_slice(line) {
-            Ok(ToNode::Welcome { host_certificate }) => {
+            Ok(ToNode::Welcome { host_certificate, current }) => {
                 self.failures = 0;
-                host_certificate.map_or_else(Vec::new, |line| self.host_certificate(line, now))
+                let confirmed = current.map_or_else(Vec::new, |current| self.current(&current, now));
+                let certified = host_certificate.map_or_else(Vec::new, |line| self.host_certificate(line, now));
+                [confirmed, certified].concat()
             }
             Ok(ToNode::Bundle(signed)) => self.bundle(signed),
             // The last table stays: whether a machine may still be used is not for the gateway alone to say.
@@ -235,22 +276,35 @@ impl Agent {
         }
     }
 
+    /// The authority says that a version is the last one. If it is ours, the table is as fresh as that.
+    fn current(&mut self, signed: &SignedCurrent, now: Timestamp) -> Vec<Action> {
+        match signed.open(&self.trusted, &self.cluster) {
+            // Otherwise a newer version is on its way.
+            Ok(current) if self.version() >= Some(current.version) => {
+                self.freshness.confirm(current.at, now).map(Action::Confirm).into_iter().collect()
+            }
+            Ok(_) => vec![],
+            Err(error) => vec![Action::Log(Level::Error, format!("the word of the authority: {error}"))],
+        }
+    }
+
     fn refused(&self, problem: &str) -> Vec<Action> {
         let text = format!("bundle refused: {problem}; what was in force stays");
-        vec![Action::Log(Level::Error, text), self.receipt(Some(problem.to_owned()))]
+        vec![Action::Log(Level::Error, text), self.receipt(Some(problem.to_owned()), 0)]
     }
 
-    fn receipt(&self, problem: Option<String>) -> Action {
-        Action::Send(FromNode::Receipt { version: self.version(), problem })
+    fn receipt(&self, problem: Option<String>, ended: u32) -> Action {
+        Action::Send(FromNode::Receipt { version: self.version(), problem, ended })
     }
 
-    fn bundle_installed(&mut self, result: Result<Installed, String>) -> Vec<Action> {
+    fn bundle_installed(&mut self, result: Result<Installed, String>, ended: u32) -> Vec<Action> {
         match result {
             Ok(installed) => {
                 let text = format!("bundle version {} is in force", installed.version);
                 self.floor = self.floor.max(Some(installed.version));
+                self.freshness.installed(installed.issued);
                 self.installed = Some(installed);
-                vec![Action::Log(Level::Info, text), self.receipt(None)]
+                vec![Action::Log(Level::Info, text), self.receipt(None, ended)]
             }
             Err(problem) => self.refused(&problem),
         }

@@ -4,13 +4,17 @@
 use super::{
     accounts::{Accounts, UserRecords},
     files::{self, FileError, Mode},
+    sessions::OnRemoval,
 };
 use crate::{
     bundle::BundleKey,
-    domain::{ClusterPath, Fingerprint, NodePath},
+    domain::{ClusterPath, Fingerprint, NodePath, Ttl},
 };
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// Longer than any node.toml.
@@ -35,12 +39,77 @@ pub struct NodeConfig {
     /// The command that makes sshd read a renewed host certificate, in words; run without a shell. None if empty.
     #[serde(default)]
     pub reload: Vec<String>,
+    /// How long the access table is believed when the authority does not confirm it.
+    #[serde(default)]
+    pub max_age: MaxAge,
+    /// What becomes of sessions whose owners have lost their access.
+    #[serde(default)]
+    pub on_removal: OnRemoval,
+    /// The user as whom sshd runs the helper: the only one, beside root, who may tell the agent of logins.
+    #[serde(default = "helper_user")]
+    pub helper_user: String,
     /// Who makes accounts.
     #[serde(default)]
     pub accounts: Accounts,
     /// How the agent makes them. A table, so last.
     #[serde(default)]
     pub userdb: UserRecords,
+}
+
+/// Whom [`super::join`] lets run the helper unless told otherwise.
+fn helper_user() -> String {
+    "nobody".into()
+}
+
+/// How long the access table is believed when the authority does not confirm it: `"24h"`, or 0 for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxAge(pub Option<Ttl>);
+
+impl Default for MaxAge {
+    fn default() -> Self {
+        Self(Ttl::from_secs(24 * 3600))
+    }
+}
+
+impl Serialize for MaxAge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(age) => age.serialize(serializer),
+            None => serializer.serialize_u32(0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxAge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = MaxAge;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a length of time like \"24h\", or 0")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<MaxAge, E> {
+                if number == 0 {
+                    Ok(MaxAge(None))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Signed(number), &self))
+                }
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<MaxAge, E> {
+                if text == "0" {
+                    Ok(MaxAge(None))
+                } else {
+                    text.parse().map(|age| MaxAge(Some(age))).map_err(E::custom)
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// node.toml cannot be used.
@@ -114,6 +183,9 @@ mod tests {
             state_dir: "/var/lib/certgate-node".into(),
             host_key: "/etc/ssh/ssh_host_ed25519_key".into(),
             reload: vec!["systemctl".into(), "reload".into(), "ssh".into()],
+            max_age: MaxAge(None),
+            on_removal: OnRemoval::Terminate,
+            helper_user: "nobody".into(),
             accounts: Accounts::Userdb,
             userdb: UserRecords::default(),
         }
@@ -128,6 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_configuration_is_what_the_program_reads_and_shows_what_holds_without_it() {
+        let shipped = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/node.toml")).unwrap();
+        let shipped = String::from_utf8(shipped).unwrap();
+        let config: NodeConfig = toml::from_str(&shipped).unwrap();
+        assert_eq!((config.max_age, config.on_removal), (MaxAge::default(), OnRemoval::default()));
+        assert_eq!(config.helper_user, helper_user());
+        // Uncommented, each of them is still a setting, and still the default.
+        let setting = |line: &str| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).map(str::to_owned);
+        let lines = shipped.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned()));
+        let all: String = lines.map(|line| format!("{line}\n")).collect();
+        assert_eq!(all.matches("\nmax_age = ").count(), 1);
+        assert_eq!(toml::from_str::<NodeConfig>(&all).unwrap(), config);
+        // And there is no setting that it does not show.
+        let written = config.to_toml().unwrap();
+        let names = written.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+        assert!(names.into_iter().all(|name| all.contains(&format!("\n{name} = "))), "{written}");
+    }
+
+    #[test]
     fn nothing_to_trust_and_unknown_words_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("node.toml");
@@ -136,6 +227,9 @@ mod tests {
             NodeConfig { bundle_keys: vec![], ..config() }.to_toml().unwrap(),
             NodeConfig { gateways: vec![], ..config() }.to_toml().unwrap(),
             format!("{}\ninsecure = true\n", config().to_toml().unwrap()),
+            config().to_toml().unwrap().replace("max_age = 0", "max_age = 1"),
+            config().to_toml().unwrap().replace("max_age = 0", "max_age = \"forever\""),
+            config().to_toml().unwrap().replace("\"terminate\"", "\"ask\""),
         ] {
             files::replace(&path, bad.as_bytes(), CONFIG_MODE).unwrap();
             assert!(matches!(NodeConfig::load(&path), Err(ConfigError::Content { .. })), "{bad}");

@@ -1,10 +1,12 @@
 //! Files on a node: read after the descriptor was checked, replaced whole or not at all.
 
+use crate::domain::Timestamp;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, FileTimes, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use thiserror::Error;
 
@@ -88,6 +90,10 @@ impl Staged {
     /// # Errors
     /// It cannot be written.
     pub fn new(path: &Path, content: &[u8], mode: Mode) -> Result<Self, FileError> {
+        Self::write(path, content, mode, true)
+    }
+
+    fn write(path: &Path, content: &[u8], mode: Mode, synchronize: bool) -> Result<Self, FileError> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(".new");
@@ -95,8 +101,19 @@ impl Staged {
         // What a crash has left. Only one program writes here, and only its user can.
         let _ = fs::remove_file(&temporary);
         let staged = Self { path: path.to_owned(), temporary: Some(temporary.clone()) };
-        write_new(&temporary, content, mode).map_err(FileError::at(path))?;
+        write_new(&temporary, content, mode, synchronize).map_err(FileError::at(path))?;
         Ok(staged)
+    }
+
+    /// Lets it be as old as this.
+    ///
+    /// # Errors
+    /// The file system does not let it.
+    pub fn dated(self, at: Timestamp) -> Result<Self, FileError> {
+        if let Some(temporary) = &self.temporary {
+            set_modified(temporary, at)?;
+        }
+        Ok(self)
     }
 
     /// Puts it in the file's place.
@@ -122,7 +139,7 @@ impl Drop for Staged {
     }
 }
 
-fn write_new(path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: Mode, synchronize: bool) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -132,12 +149,36 @@ fn write_new(path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
     file.write_all(content)?;
     // Whatever the umask is.
     file.set_permissions(fs::Permissions::from_mode(mode.bits()))?;
-    file.sync_all()
+    if synchronize { file.sync_all() } else { Ok(()) }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// When a file was last modified, in whole seconds; none if it is missing.
+#[must_use]
+pub fn modified(path: &Path) -> Option<Timestamp> {
+    let secs = fs::symlink_metadata(path).ok()?.mtime();
+    Some(Timestamp::from_secs(u64::try_from(secs).unwrap_or(0)))
+}
+
+/// Says when a file was last modified, in whole seconds. Takes no room on the disk.
+///
+/// # Errors
+/// It is missing, not a regular file, or the file system does not let it.
+pub fn set_modified(path: &Path, at: Timestamp) -> Result<(), FileError> {
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(at.secs());
+    let set = || {
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        file.set_times(FileTimes::new().set_modified(time))
+    };
+    set().map_err(FileError::at(path))
 }
 
 /// Replaces a file whole.
@@ -146,6 +187,17 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 /// It cannot be written or moved into place; the old file is there still.
 pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), FileError> {
     Staged::new(path, content, mode)?.commit()
+}
+
+/// Replaces a file whole, as far as this start of the machine is concerned: what is written may be lost, or be half
+/// there, after the next one. For what is worth nothing then.
+///
+/// # Errors
+/// It cannot be written or moved into place; the old file is there still.
+pub fn replace_unsynchronized(path: &Path, content: &[u8], mode: Mode) -> Result<(), FileError> {
+    let staged = Staged::write(path, content, mode, false)?;
+    let temporary = staged.temporary.as_deref().unwrap_or(path);
+    fs::rename(temporary, path).map_err(FileError::at(path))
 }
 
 /// Makes a directory, with those above it, that everybody may look into and only its owner may change, whatever the
@@ -186,6 +238,9 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
         drop(Staged::new(&path, b"three", Mode::Public).unwrap());
         assert_eq!(read(&path, 3).unwrap(), b"two");
+        replace_unsynchronized(&path, b"six", Mode::Private).unwrap();
+        assert_eq!(read(&path, 3).unwrap(), b"six");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -1,11 +1,15 @@
 //! `certgate-principals`: with which principals may this login be used now? sshd asks on every login
 //! (AuthorizedPrincipalsCommand) and waits, so there is no network, no lock and no parsing here: one file is mapped and
-//! searched. Nothing is used but the access table's reader, the standard library and libc.
+//! searched. Nothing is used but the access table's reader, the standard library and libc. Afterwards the agent is told
+//! of it, if it listens.
 //!
 //! Whatever goes wrong prints nothing, and nothing printed means nobody is let in. What an operator has to mend also
 //! leaves one line in the system's log, for sshd throws the standard error of this command away (misc.c, `subprocess`).
 
+pub mod notice;
+
 use crate::bundle::table::{MAX_TABLE_BYTES, Table, TableError};
+use notice::Notice;
 use std::{
     ffi::{CString, OsStr, OsString},
     fmt,
@@ -16,6 +20,8 @@ use std::{
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+            net::UnixDatagram,
+            process::parent_id,
         },
     },
     path::Path,
@@ -117,6 +123,13 @@ enum Fault {
     File(&'static str),
     /// What is in it is not.
     Table(TableError),
+    /// It is too old.
+    Stale {
+        /// How old, in seconds; negative if it is from the future.
+        age: i64,
+        /// How old it may be.
+        max_age: u64,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -126,6 +139,16 @@ impl fmt::Display for Fault {
             Self::Io(error) => error.fmt(f),
             Self::File(why) => f.write_str(why),
             Self::Table(error) => error.fmt(f),
+            Self::Stale { age, max_age } if *age < 0 => write!(
+                f,
+                "confirmed {} s in the future, and at most {max_age} s (max_age) are believed: look at the clock",
+                age.unsigned_abs()
+            ),
+            Self::Stale { age, max_age } => write!(
+                f,
+                "confirmed {age} s ago, which is longer than the {max_age} s (max_age) that it is believed: the agent, \
+                 certgate-node, has not heard from the authority since"
+            ),
         }
     }
 }
@@ -135,6 +158,8 @@ impl fmt::Display for Fault {
 struct Mapping {
     start: *mut libc::c_void,
     length: usize,
+    /// When the file was last modified, in seconds since 1970: when the agent last knew that it was not out of date.
+    confirmed: i64,
 }
 
 impl Mapping {
@@ -157,15 +182,18 @@ impl Mapping {
         }
         let length = usize::try_from(meta.size()).ok().filter(|length| *length <= MAX_TABLE_BYTES);
         let length = length.filter(|length| *length > 0).ok_or(Fault::Table(TableError::Length))?;
-        Self::map(&file, length)
+        Self::map(&file, length, meta.mtime())
     }
 
-    fn map(file: &File, length: usize) -> Result<Self, Fault> {
+    fn map(file: &File, length: usize, confirmed: i64) -> Result<Self, Fault> {
         // SAFETY: a new mapping at an address that the kernel chooses; nothing else points there.
         let start = unsafe {
             libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_fd().as_raw_fd(), 0)
         };
-        if start == libc::MAP_FAILED { Err(Fault::Io(io::Error::last_os_error())) } else { Ok(Self { start, length }) }
+        if start == libc::MAP_FAILED {
+            return Err(Fault::Io(io::Error::last_os_error()));
+        }
+        Ok(Self { start, length, confirmed })
     }
 
     fn bytes(&self) -> &[u8] {
@@ -182,27 +210,51 @@ impl Drop for Mapping {
     }
 }
 
-fn run(path: &Path, words: &[&[u8]]) -> Result<(), Fault> {
-    let [login, serial, key, ca, key_id] = *words else { return Err(Fault::Usage) };
-    let mapping = Mapping::open(path)?;
-    let table = Table::open(mapping.bytes()).map_err(Fault::Table)?;
-    let lines = answer(&table, &Question { login, serial, key, ca, key_id }).map_err(Fault::Table)?;
-    // Past the standard library's line buffer, which would make several writes of it.
-    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Fault::Io)?;
-    File::from(stdout).write_all(lines).map_err(Fault::Io)
+/// Whether a table that was confirmed at this time is still believed. A time in the future counts like one as long ago:
+/// a clock that was wrong once must not keep a table alive for ever.
+fn check_age(confirmed: i64, now: i64, max_age: u64) -> Result<(), Fault> {
+    let age = now.saturating_sub(confirmed);
+    if max_age != 0 && age.unsigned_abs() > max_age { Err(Fault::Stale { age, max_age }) } else { Ok(()) }
 }
 
-/// The whole program. Exit status 0 if the table could be asked, whatever the answer; 1 if not; 2 if called wrongly.
+fn run(path: &Path, words: &[&[u8]], now: i64) -> Result<(), Fault> {
+    let [login, serial, key, ca, key_id] = *words else { return Err(Fault::Usage) };
+    let question = Question { login, serial, key, ca, key_id };
+    let mapping = Mapping::open(path)?;
+    let table = Table::open(mapping.bytes()).map_err(Fault::Table)?;
+    check_age(mapping.confirmed, now, table.max_age_secs())?;
+    let lines = answer(&table, &question).map_err(Fault::Table)?;
+    // Past the standard library's line buffer, which would make several writes of it.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Fault::Io)?;
+    File::from(stdout).write_all(lines).map_err(Fault::Io)?;
+    if !lines.is_empty() {
+        tell(path, &question);
+    }
+    Ok(())
+}
+
+/// Tells the agent, which is how it knows whose session sshd is about to open. It is told or not: nobody waits here, and
+/// no login depends on it.
+fn tell(table: &Path, question: &Question<'_>) {
+    let (Some(serial), Some(key)) = (number(question.serial), fingerprint(question.key)) else { return };
+    let notice = Notice { parent: parent_id(), serial, key, login: question.login, key_id: question.key_id };
+    let (Some(bytes), Ok(socket)) = (notice.encode(), UnixDatagram::unbound()) else { return };
+    if socket.set_nonblocking(true).is_ok() {
+        let _ = socket.send_to(&bytes, table.with_file_name(notice::SOCKET));
+    }
+}
+
+/// The whole program, at `now`, in seconds since 1970. Exit status 0 if the table could be asked, whatever the answer; 1 if not; 2 if called wrongly.
 /// sshd lets nobody in on 1 and 2 even if something had been printed.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(now: i64) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
     let (path, words) = match &words[..] {
         [b"--table", path, words @ ..] => (Path::new(OsStr::from_bytes(path)), words),
         words => (Path::new(DEFAULT_TABLE), words),
     };
-    match run(path, words) {
+    match run(path, words, now) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             report(path, &fault);
@@ -249,6 +301,17 @@ mod tests {
         // The last character holds four bits of the digest and two that must be zero.
         assert_eq!(fingerprint(format!("{}B", &good[..good.len() - 1]).as_bytes()), None);
         assert_eq!(fingerprint(good.replace('A', " ").as_bytes()), None);
+    }
+
+    #[test]
+    fn a_table_is_believed_for_as_long_as_it_says() {
+        let believed = |confirmed, now, max_age| check_age(confirmed, now, max_age).is_ok();
+        assert!(believed(1000, 1100, 100));
+        assert!(!believed(1000, 1101, 100));
+        assert!(believed(1100, 1000, 100));
+        assert!(!believed(1101, 1000, 100));
+        assert!(believed(0, i64::MAX, 0));
+        assert!(!believed(i64::MIN, i64::MAX, u64::MAX >> 2));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use super::{
     accounts::{Accounts, NSSWITCH, UserRecords},
-    config::{CONFIG_MODE, ConfigError, NodeConfig},
+    config::{CONFIG_MODE, ConfigError, MaxAge, NodeConfig},
     files::{self, FileError, Mode},
     host_cert::{self, HostCertError},
     link::{HostKey, HostKeyError, Link, LinkError},
+    sessions::OnRemoval,
     sshd::{self, DropIn, Sshd, SshdError},
     state_dir::{InstallError, MAX_SIGNED_BYTES, StateDir},
 };
@@ -143,7 +144,7 @@ pub async fn join(text: &str, places: &Places, now: fn() -> Timestamp, say: impl
     if !rustix::process::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
-    let state = StateDir::new(&places.state_dir);
+    let state = StateDir::new(&places.state_dir, MaxAge::default().0);
     let drop_in = places.drop_in(&state);
     let drop_in_text = drop_in.text()?;
     sshd::check_helper(&places.helper)?;
@@ -255,6 +256,9 @@ fn write(
         state_dir: places.state_dir.clone(),
         host_key: places.host_key.clone(),
         reload: places.reload.first().cloned().unwrap_or_default(),
+        max_age: MaxAge::default(),
+        on_removal: OnRemoval::default(),
+        helper_user: places.helper_user.clone(),
         accounts,
         userdb: UserRecords::default(),
     };

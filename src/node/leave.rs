@@ -88,7 +88,7 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
             say(&format!("removed {count} accounts; home directories stay"));
         }
     }
-    StateDir::new(&config.state_dir).remove()?;
+    StateDir::new(&config.state_dir, None).remove()?;
     // Last: without it nobody knows what else there was.
     files::remove(&places.config)?;
     say(&format!("removed {} and what was kept in {}", places.config.display(), config.state_dir.display()));

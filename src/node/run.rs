@@ -4,14 +4,16 @@ use super::{
     accounts::{self, Accounts},
     agent::{Action, Agent, Event, Installed, Level, Start},
     config::NodeConfig,
+    files::FileError,
     host_cert,
     link::{HostKey, HostKeyError, Link, LinkError},
+    sessions::{Sessions, Settings, access::Access},
     sshd,
     state_dir::StateDir,
 };
 use crate::{
     app::protocol::{NODE_HELLO_SECS, NODE_LOGIN},
-    bundle::Bundle,
+    bundle::{Bundle, SignedBundle},
     domain::Timestamp,
 };
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -24,6 +26,9 @@ pub enum RunError {
     /// No identity.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
+    /// The helper cannot tell of logins.
+    #[error(transparent)]
+    Sessions(#[from] FileError),
 }
 
 /// Reads the clock.
@@ -57,8 +62,9 @@ pub async fn run(
         }
         let event = tokio::select! {
             () = &mut stop => return Ok(()),
-            _ = timer.tick() => Event::Tick,
+            _ = timer.tick() => Event::Tick(clock()),
             event = next_event(&mut edge.link, &mut edge.dialling, clock) => event,
+            sessions = edge.sessions.changed() => Event::Sessions(sessions),
         };
         match &event {
             Event::Connected => timer.reset(),
@@ -76,6 +82,7 @@ struct Edge {
     config: NodeConfig,
     key: HostKey,
     state: StateDir,
+    sessions: Sessions,
     link: Option<Link>,
     dialling: Option<Dialling>,
     /// Who follows is told of each bundle that is in force.
@@ -85,11 +92,14 @@ struct Edge {
 impl Edge {
     fn start(config: NodeConfig, clock: Clock) -> Result<(Self, VecDeque<Action>), RunError> {
         let key = HostKey::load(&config.host_key)?;
-        let state = StateDir::new(&config.state_dir);
+        let state = StateDir::new(&config.state_dir, config.max_age.0);
         let found = state.load(&config.bundle_keys, &config.cluster());
         match &found.bundle {
             Ok(bundle) if found.repaired => {
-                tracing::warn!(version = bundle.version.0, "the access table was not what the bundle says; made again");
+                tracing::warn!(
+                    version = bundle.version.0,
+                    "the access table was not what the bundle and the configuration say; made again"
+                );
             }
             Ok(bundle) => tracing::info!(version = bundle.version.0, "running with the last bundle"),
             Err(error) => tracing::error!("no bundle to begin with: {error}"),
@@ -104,14 +114,26 @@ impl Edge {
             bundle: found.bundle.as_ref().ok().map(Installed::from),
             floor: found.floor,
             host_certificate_until: until.filter(|until| *until > clock().secs()),
+            max_age: config.max_age.0,
+            confirmed: state.confirmed(),
         });
+        let sessions = Sessions::start(
+            Settings {
+                file: state.sessions(),
+                socket: state.socket(),
+                helper: config.helper_user.clone(),
+                on_removal: config.on_removal,
+            },
+            found.bundle.as_ref().ok().map(Access::from),
+            clock(),
+        )?;
         let (bundles, following) = watch::channel(found.bundle.ok().map(Arc::new));
         match config.accounts {
             // Ends with the sender.
             Accounts::Userdb => drop(tokio::spawn(accounts::keep(config.userdb.clone(), following))),
             Accounts::None => {}
         }
-        Ok((Self { agent, config, key, state, link: None, dialling: None, bundles }, first.into()))
+        Ok((Self { agent, config, key, state, sessions, link: None, dialling: None, bundles }, first.into()))
     }
 
     async fn perform(&mut self, action: Action) -> Option<Event> {
@@ -128,18 +150,12 @@ impl Edge {
                 };
                 sent.err().map(|error| self.ended(&error.to_string()))
             }
-            Action::Install(parts) => {
-                let state = self.state.clone();
-                let work = move || {
-                    let (bundle, signed) = *parts;
-                    state.install(&bundle, &signed).map(|()| bundle).map_err(|error| error.to_string())
-                };
-                let bundle = blocking(work).await;
-                let installed = bundle.as_ref().map(Installed::from).map_err(Clone::clone);
-                if let Ok(bundle) = bundle {
-                    self.bundles.send_replace(Some(Arc::new(bundle)));
+            Action::Install(parts) => Some(self.install(*parts).await),
+            Action::Confirm(at) => {
+                if let Err(error) = self.state.confirm(at) {
+                    tracing::error!("the access table cannot be confirmed, and will not be believed for ever: {error}");
                 }
-                Some(Event::Installed(installed))
+                None
             }
             Action::InstallHostCertificate { line, until } => {
                 let (state, reload) = (self.state.clone(), self.config.reload.clone());
@@ -163,6 +179,26 @@ impl Edge {
                 None
             }
         }
+    }
+
+    async fn install(&self, (bundle, signed): (Bundle, SignedBundle)) -> Event {
+        let access = Arc::new(Access::from(&bundle));
+        self.sessions.prepare(&access).await;
+        let state = self.state.clone();
+        let work = move || state.install(&bundle, &signed).map(|()| bundle).map_err(|error| error.to_string());
+        let bundle = blocking(work).await;
+        let result = bundle.as_ref().map(Installed::from).map_err(Clone::clone);
+        let ended = match bundle {
+            Ok(bundle) => {
+                self.bundles.send_replace(Some(Arc::new(bundle)));
+                self.sessions.enforce(&access).await
+            }
+            Err(_) => {
+                self.sessions.abandon();
+                0
+            }
+        };
+        Event::Installed(result, u32::try_from(ended).unwrap_or(u32::MAX))
     }
 
     fn dial(&mut self, gateway: usize, after: Duration) {

@@ -2,13 +2,16 @@
 //! certificate for sshd. The bundle is the truth; the table and the CA file are made from it again when they are not
 //! what it says.
 
-use super::files::{self, FileError, Mode, Staged};
+use super::{
+    files::{self, FileError, Mode, Staged},
+    helper::notice,
+};
 use crate::{
     bundle::{
-        Bundle, BundleError, BundleKey, CompileError, MAX_BUNDLE_BYTES, SignedBundle, compile,
+        Bundle, BundleError, BundleKey, CompileError, MAX_BUNDLE_BYTES, SignedBundle, compile_with,
         table::{MAX_TABLE_BYTES, Table},
     },
-    domain::{ClusterPath, MAX_KEY_BYTES, Version},
+    domain::{ClusterPath, MAX_KEY_BYTES, Timestamp, Ttl, Version},
 };
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -18,7 +21,11 @@ pub const MAX_SIGNED_BYTES: usize = 2 * MAX_BUNDLE_BYTES + 64 * 1024;
 
 /// Where things are.
 #[derive(Clone, Debug)]
-pub struct StateDir(PathBuf);
+pub struct StateDir {
+    path: PathBuf,
+    /// How long a table is believed that nobody confirms; for ever if not set.
+    max_age: Option<Ttl>,
+}
 
 /// A bundle was not installed; what was in force before still is.
 #[derive(Debug, Error)]
@@ -83,44 +90,71 @@ pub struct Found {
 }
 
 impl StateDir {
-    /// At this path.
+    /// At this path. A table made there is believed for `max_age` after it was last confirmed, if that is set.
     #[must_use]
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+    pub fn new(path: &Path, max_age: Option<Ttl>) -> Self {
+        Self { path: path.to_owned(), max_age }
     }
 
     /// The directory itself.
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Every file that is kept there.
-    pub(super) fn all(&self) -> [PathBuf; 4] {
-        [self.table(), self.bundle(), self.user_ca(), self.host_certificate()]
+    pub(super) fn all(&self) -> [PathBuf; 6] {
+        [self.table(), self.bundle(), self.user_ca(), self.host_certificate(), self.sessions(), self.socket()]
     }
 
     /// The access table, which the helper reads.
     #[must_use]
     pub fn table(&self) -> PathBuf {
-        self.0.join("access.table")
+        self.path.join("access.table")
     }
 
     /// The signed bundle.
     #[must_use]
     pub fn bundle(&self) -> PathBuf {
-        self.0.join("bundle.json")
+        self.path.join("bundle.json")
     }
 
     /// The CAs of user certificates: sshd's `TrustedUserCAKeys`, which it reads on every login.
     #[must_use]
     pub fn user_ca(&self) -> PathBuf {
-        self.0.join("user_ca.pub")
+        self.path.join("user_ca.pub")
     }
 
     /// The host certificate: sshd's `HostCertificate`, which it reads when it starts.
     #[must_use]
     pub fn host_certificate(&self) -> PathBuf {
-        self.0.join("ssh_host_key-cert.pub")
+        self.path.join("ssh_host_key-cert.pub")
+    }
+
+    /// When the authority last confirmed the table: the time of its file, which the helper looks at. None if there is
+    /// none.
+    #[must_use]
+    pub fn confirmed(&self) -> Option<Timestamp> {
+        files::modified(&self.table())
+    }
+
+    /// The authority has confirmed the table.
+    ///
+    /// # Errors
+    /// There is none, or the disk does not take it.
+    pub fn confirm(&self, at: Timestamp) -> Result<(), FileError> {
+        files::set_modified(&self.table(), at)
+    }
+
+    /// Where the helper tells of logins.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(notice::SOCKET)
+    }
+
+    /// What is known of open sessions.
+    #[must_use]
+    pub fn sessions(&self) -> PathBuf {
+        self.path.join("sessions.json")
     }
 
     /// Installs a bundle that was verified. All of it is on the disk before anything is replaced, so that a full disk
@@ -129,12 +163,14 @@ impl StateDir {
     /// # Errors
     /// It cannot be compiled or written. What helper and sshd read is either as it was or as the bundle says.
     pub fn install(&self, bundle: &Bundle, signed: &SignedBundle) -> Result<(), InstallError> {
-        let table = compile(bundle)?;
+        let table = compile_with(bundle, self.max_age)?;
+        // Not the time at which it came: a gateway could have held it back, or sent an old one once more.
+        let confirmed = self.confirmed().unwrap_or(bundle.issued).max(bundle.issued);
         let json = serde_json::to_vec(signed)?;
         let staged = [
             Staged::new(&self.bundle(), &json, Mode::Private)?,
             Staged::new(&self.user_ca(), user_ca_file(bundle).as_bytes(), Mode::Public)?,
-            Staged::new(&self.table(), &table, Mode::Public)?,
+            Staged::new(&self.table(), &table, Mode::Public)?.dated(confirmed)?,
         ];
         for file in staged {
             file.commit()?;
@@ -176,9 +212,12 @@ impl StateDir {
             files::replace(&self.user_ca(), ca.as_bytes(), Mode::Public).map_err(InstallError::File)?;
             repaired = true;
         }
-        let compiled = compile(&bundle).map_err(InstallError::Compile)?;
+        let compiled = compile_with(&bundle, self.max_age).map_err(InstallError::Compile)?;
         if table.as_ref() != Some(&compiled) {
-            files::replace(&self.table(), &compiled, Mode::Public).map_err(InstallError::File)?;
+            // Of a table that is no more, or of no use, the last confirmation is not known.
+            let confirmed = floor.and_then(|_| self.confirmed()).unwrap_or(bundle.issued);
+            let staged = Staged::new(&self.table(), &compiled, Mode::Public).and_then(|staged| staged.dated(confirmed));
+            staged.and_then(Staged::commit).map_err(InstallError::File)?;
             repaired = true;
         }
         Ok((bundle, repaired))

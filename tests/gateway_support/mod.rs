@@ -141,7 +141,7 @@ impl Fake {
             }
             "/v1/node/hello" => {
                 let bundle = self.bundle.lock().unwrap().clone();
-                write(NodeHelloAnswer::Welcome { bundle, host_certificate: None })
+                write(NodeHelloAnswer::Welcome { bundle, host_certificate: None, current: None })
             }
             "/v1/node/receipt" => {
                 self.receipts.lock().unwrap().push(read(request));

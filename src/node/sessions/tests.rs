@@ -1,0 +1,598 @@
+//! Sessions on machines that are written down: what is taken for one, what is not, and what is ended for whom.
+
+use super::{
+    access::{Access, Claim, Lost},
+    process::{Detail, ProcessId, ProcessTable, Stat},
+    registry::{Ignored, Registry, Session, State, Users},
+};
+use crate::{
+    bundle::{Bundle, DeniedSerial, FORMAT, Login, SharedLogin},
+    domain::{Fingerprint, Role, Serial, Timestamp, Uid, Version},
+};
+use proptest::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+const LISTENER: i32 = 100;
+const SSHD_USER: u32 = 74;
+const NOBODY: u32 = 65534;
+
+/// A machine with a listening sshd.
+struct Machine {
+    processes: BTreeMap<i32, (Stat, Detail)>,
+    users: BTreeMap<&'static str, u32>,
+    next: i32,
+    ticks: u64,
+    /// The programs of sshd: the monitor's, and that of its child before the login.
+    sshd: [&'static str; 2],
+}
+
+impl Machine {
+    fn new() -> Self {
+        let users = [("user1", 1001), ("user2", 1002), ("ubuntu", 1000), ("debian", 999)].into();
+        let mut machine =
+            Self { processes: BTreeMap::new(), users, next: LISTENER, ticks: 1000, sshd: ["sshd", "sshd"] };
+        machine.add(0, 0, "systemd");
+        machine.processes.remove(&LISTENER).into_iter().for_each(|(mut stat, detail)| {
+            stat.id.pid = 1;
+            machine.processes.insert(1, (stat, detail));
+        });
+        machine.next = LISTENER;
+        machine.add(1, 0, "sshd");
+        machine.edit(LISTENER).title = "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups".into();
+        machine
+    }
+
+    fn add(&mut self, parent: i32, uid: u32, program: &str) -> i32 {
+        let pid = self.next;
+        self.next += 1;
+        self.ticks += 1;
+        let id = ProcessId { pid, start: self.ticks };
+        let (session, inherited) =
+            self.processes.get(&parent).cloned().map_or((pid, Detail::default()), |p| (p.0.session, p.1));
+        let stat = Stat { id, parent, session, command: program.chars().take(15).collect() };
+        let detail = Detail { uids: [uid; 4], program: Some(program.into()), title: program.into(), ..inherited };
+        self.processes.insert(pid, (stat, detail));
+        pid
+    }
+
+    fn id(&self, pid: i32) -> ProcessId {
+        self.processes[&pid].0.id
+    }
+
+    fn edit(&mut self, pid: i32) -> &mut Detail {
+        &mut self.processes.get_mut(&pid).unwrap().1
+    }
+
+    fn setsid(&mut self, pid: i32) {
+        self.processes.get_mut(&pid).unwrap().0.session = pid;
+    }
+
+    /// It ends; its children become the first process's.
+    fn end(&mut self, pid: i32) {
+        self.processes.remove(&pid);
+        self.processes.values_mut().filter(|p| p.0.parent == pid).for_each(|p| p.0.parent = 1);
+    }
+
+    /// Somebody connects, and is about to prove a key: the helper is asked.
+    fn connect(&mut self, login: &str) -> i32 {
+        let monitor = self.add(LISTENER, 0, self.sshd[0]);
+        self.setsid(monitor);
+        let title = format!("{}: {login} [priv]", self.sshd[0]);
+        let detail = self.edit(monitor);
+        (detail.title, detail.uids) = (title, [0, NOBODY, 0, NOBODY]);
+        self.add(monitor, SSHD_USER, self.sshd[1]);
+        monitor
+    }
+
+    /// The key is right: a session. `login_session` is what pam_loginuid makes.
+    fn admit(&mut self, monitor: i32, uid: u32, login_session: Option<u32>) -> i32 {
+        let before: Vec<i32> = self.processes.values().filter(|p| p.0.parent == monitor).map(|p| p.0.id.pid).collect();
+        before.into_iter().for_each(|pid| self.end(pid));
+        let detail = self.edit(monitor);
+        (detail.uids, detail.login_session) = ([0; 4], login_session);
+        self.add(monitor, uid, self.sshd[0])
+    }
+
+    /// A shell in a session of its own, as sshd starts one.
+    fn shell(&mut self, carrier: i32) -> i32 {
+        let uid = self.processes[&carrier].1.uids[0];
+        let shell = self.add(carrier, uid, "bash");
+        self.setsid(shell);
+        shell
+    }
+}
+
+impl ProcessTable for Machine {
+    fn all(&self) -> Vec<Stat> {
+        self.processes.values().map(|process| process.0.clone()).collect()
+    }
+
+    fn stat(&self, pid: i32) -> Option<Stat> {
+        self.processes.get(&pid).map(|process| process.0.clone())
+    }
+
+    fn children(&self, pid: i32) -> Vec<Stat> {
+        self.all().into_iter().filter(|stat| stat.parent == pid).collect()
+    }
+
+    fn detail(&self, id: ProcessId) -> Option<Detail> {
+        self.processes.get(&id.pid).filter(|process| process.0.id == id).map(|process| process.1.clone())
+    }
+
+    fn login_session(&self, pid: i32) -> Option<u32> {
+        self.processes.get(&pid)?.1.login_session
+    }
+
+    fn ticks(&self) -> u64 {
+        self.ticks
+    }
+}
+
+impl Users for Machine {
+    fn uid(&self, login: &str) -> Option<u32> {
+        self.users.get(login).copied()
+    }
+}
+
+fn access(own: &[&str], shared_with: &[&str], denied: &[u64]) -> Arc<Access> {
+    let until = Timestamp::from_secs(1);
+    let login = |name: &&str| Login {
+        name: name.parse().unwrap(),
+        // Not this machine's numbers: a site may have its own.
+        uid: Uid(if *name == "user1" { 70_001 } else { 70_002 }),
+        role: Role::Member,
+        principals: vec![],
+    };
+    let principals = shared_with.iter().map(|user| format!("{user}@acme/ml")).collect();
+    Arc::new(Access::from(&Bundle {
+        format: FORMAT,
+        cluster: "h100.acme".parse().unwrap(),
+        version: Version(5),
+        issued: until,
+        logins: own.iter().map(login).collect(),
+        groups: vec![],
+        shared_logins: vec![SharedLogin { name: "ubuntu".into(), principals }],
+        denied_serials: denied.iter().map(|serial| DeniedSerial { serial: Serial(*serial), until }).collect(),
+        denied_keys: vec![],
+        user_ca: vec![],
+        host_ca: vec![],
+    }))
+}
+
+fn claim(owner: &str, serial: u64) -> Claim {
+    Claim { owner: owner.into(), serial: Serial(serial), key: Fingerprint::from_bytes([1; 32]) }
+}
+
+fn registry(terminate: bool) -> Registry {
+    Registry::new(Some(access(&["user1", "user2"], &["user1", "user2"], &[])), terminate, BTreeMap::new(), 0)
+}
+
+/// The monitors of the sessions that may not go on.
+fn lost(registry: &Registry) -> Vec<i32> {
+    registry.lost().iter().map(|(id, _)| id.pid).collect()
+}
+
+fn state(registry: &Registry, machine: &Machine, monitor: i32) -> Option<State> {
+    registry.sessions().get(&machine.id(monitor)).map(|session| session.state)
+}
+
+#[test]
+fn a_login_becomes_a_session_when_sshd_runs_as_its_user_and_not_before() {
+    for sshd in [["sshd", "sshd"], ["sshd-session", "sshd-session"], ["sshd-session", "sshd-auth"]] {
+        let mut machine = Machine { sshd, ..Machine::new() };
+        let mut registry = registry(false);
+        let monitor = machine.connect("user1");
+        // Several certificates may be offered; the last one is the one that is proved.
+        for serial in [7, 8, 9] {
+            assert_eq!(registry.hear(&machine, monitor, "user1", claim("user1", serial)), Ok(()));
+        }
+        assert!(!registry.sweep(&machine, &machine));
+        assert_eq!(state(&registry, &machine, monitor), Some(State::Trying));
+        registry.set_access(access(&[], &[], &[]), machine.ticks);
+        assert_eq!(lost(&registry), [0; 0], "who has not come in cannot be thrown out");
+        registry.set_access(access(&["user1"], &[], &[9]), machine.ticks);
+        let carrier = machine.admit(monitor, 1001, None);
+        assert!(registry.follow(&machine, &machine));
+        assert_eq!(state(&registry, &machine, monitor), Some(State::Open(machine.id(carrier))));
+        assert_eq!(registry.lost(), [(machine.id(monitor), Lost::Serial(Serial(9)))]);
+        // Its authentication is over: whoever says something about it now has made it up.
+        assert_eq!(registry.hear(&machine, monitor, "user1", claim("user1", 1)), Err(Ignored::Late));
+        machine.end(carrier);
+        machine.end(monitor);
+        assert!(registry.has_ended(&machine) && registry.sweep(&machine, &machine));
+        assert_eq!(registry.sessions().len(), 0);
+    }
+}
+
+#[test]
+fn only_sshd_that_root_runs_is_ever_taken_for_a_session() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let shell = machine.add(1, 1002, "bash");
+    let own_sshd = machine.add(shell, 1002, "sshd");
+    let named_sshd = machine.add(shell, 1002, "python3");
+    // A link called sshd to a program with the set-user-ID bit, and one that such a program has made root altogether.
+    let set_user_id = machine.add(shell, 0, "mount");
+    machine.edit(set_user_id).uids = [1002, 0, 0, 0];
+    let sudo = machine.add(shell, 0, "sudo");
+    for pid in [named_sshd, set_user_id, sudo] {
+        machine.processes.get_mut(&pid).unwrap().0.command = "sshd".into();
+    }
+    // A container's sshd: root's, but in another PID namespace.
+    let contained = machine.add(1, 0, "sshd");
+    machine.edit(contained).program = None;
+    for pid in [own_sshd, named_sshd, set_user_id, sudo, contained] {
+        machine.edit(pid).title = "sshd: user1 [priv]".into();
+        machine.add(pid, 1001, "sshd");
+    }
+    for pid in [1, 0, -1, 77_777, shell, own_sshd, named_sshd, set_user_id, sudo, contained] {
+        assert_eq!(registry.hear(&machine, pid, "user1", claim("user1", 1)), Err(Ignored::NotItsSshd), "{pid}");
+    }
+    // The listening sshd is root's sshd; but it has no child that runs as the user.
+    machine.connect("user1");
+    assert_eq!(registry.hear(&machine, LISTENER, "user1", claim("user1", 1)), Ok(()));
+    registry.set_access(access(&[], &[], &[]), machine.ticks);
+    registry.sweep(&machine, &machine);
+    assert_eq!(state(&registry, &machine, LISTENER), Some(State::Trying));
+    assert_eq!(lost(&registry), [0; 0]);
+}
+
+#[test]
+fn nobody_else_can_be_thrown_out_by_what_is_made_up_about_them() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let hers = machine.connect("user2");
+    // It says that user2's connection is user1's.
+    assert_eq!(registry.hear(&machine, hers, "user1", claim("user1", 1)), Err(Ignored::NotItsSshd));
+    // sshd had no room for the whole title: it is not known to be wrong at first, and comes to nothing.
+    machine.edit(hers).title = "sshd: user".into();
+    assert_eq!(registry.hear(&machine, hers, "user1", claim("user1", 1)), Ok(()));
+    machine.admit(hers, 1002, None);
+    registry.sweep(&machine, &machine);
+    assert_eq!(state(&registry, &machine, hers), Some(State::Trying));
+    machine.edit(hers).title = "sshd: user2 [priv]".into();
+    registry.sweep(&machine, &machine);
+    let session = &registry.sessions()[&machine.id(hers)];
+    assert_eq!((session.login.as_str(), &session.claim), ("user2", &None));
+    registry.set_access(access(&["user2"], &[], &[1]), machine.ticks);
+    assert_eq!(lost(&registry), [0; 0]);
+}
+
+#[test]
+fn what_nobody_told_of_is_found() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let [hers, shared, local] = [("user1", 1001), ("ubuntu", 1000), ("debian", 999)].map(|(login, uid)| {
+        let monitor = machine.connect(login);
+        machine.admit(monitor, uid, None);
+        monitor
+    });
+    // Its title is cut off, and the machine cannot say who that is just now; but the directory can.
+    machine.users.remove("user2");
+    let cut = machine.connect("user2");
+    machine.edit(cut).title = "sshd: use".into();
+    machine.admit(cut, 70_002, None);
+    // So can it here, but the machine knows better.
+    let mistaken = machine.connect("debian");
+    machine.edit(mistaken).title = "sshd: deb".into();
+    machine.admit(mistaken, 70_001, None);
+    assert!(registry.sweep(&machine, &machine));
+    assert!(!registry.sweep(&machine, &machine), "once");
+    assert_eq!(registry.sessions().len(), 3);
+    for other in [local, mistaken] {
+        assert_eq!(state(&registry, &machine, other), None, "not a login of ours");
+    }
+    // One who leaves takes nobody along, and of a shared login nobody knows who it is.
+    registry.set_access(access(&["user2"], &["user2"], &[]), machine.ticks);
+    assert_eq!(lost(&registry), [hers]);
+    registry.set_access(Arc::new(Access::default()), machine.ticks);
+    let all: BTreeSet<i32> = lost(&registry).into_iter().collect();
+    assert_eq!(all, [hers, shared, cut].into());
+}
+
+#[test]
+fn who_was_just_logging_in_is_found_after_the_removal_and_who_comes_later_by_another_way_is_not() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let before = machine.connect("user1");
+    machine.ticks += 10;
+    registry.set_access(access(&["user2"], &[], &[]), machine.ticks);
+    let after = machine.connect("user1");
+    machine.admit(before, 1001, None);
+    machine.admit(after, 1001, None);
+    registry.sweep(&machine, &machine);
+    // The second one cannot have been let in by us: the site has its own ways.
+    assert_eq!(lost(&registry), [before]);
+    assert_eq!(state(&registry, &machine, after), None);
+    registry.remove(machine.id(before));
+    machine.ticks += 700 * 100;
+    registry.sweep(&machine, &machine);
+    assert_eq!(registry.sessions().len(), 0, "nobody logs in for so long");
+}
+
+#[test]
+fn who_comes_in_while_a_bundle_is_being_installed_is_held_against_both() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    machine.users.insert("user3", 1003);
+    let next = access(&["user2", "user3"], &[], &[7]);
+    registry.expect(next.clone());
+    // The new table is there: the helper has let in who is new.
+    let new = machine.connect("user3");
+    assert_eq!(registry.hear(&machine, new, "user3", claim("user3", 1)), Ok(()));
+    machine.admit(new, 1003, None);
+    // Another one was asked about a moment before.
+    let old = machine.connect("user2");
+    assert_eq!(registry.hear(&machine, old, "user2", claim("user2", 7)), Ok(()));
+    machine.admit(old, 1002, None);
+    registry.follow(&machine, &machine);
+    assert_eq!(lost(&registry), [0; 0]);
+    registry.set_access(next, machine.ticks);
+    assert_eq!(lost(&registry), [old]);
+    // Of a connection that has begun since then, that is not possible any more.
+    let late = machine.connect("user2");
+    assert_eq!(registry.hear(&machine, late, "user2", claim("user2", 7)), Err(Ignored::Impossible));
+    // Nor is it of somebody whom the helper does not know, however early.
+    let local = machine.connect("debian");
+    assert_eq!(registry.hear(&machine, local, "debian", claim("debian", 1)), Err(Ignored::Impossible));
+    registry.set_access(access(&["user2"], &[], &[]), machine.ticks + 10);
+    assert_eq!(registry.hear(&machine, local, "debian", claim("debian", 1)), Err(Ignored::Impossible));
+    // What could not be installed is not expected any more.
+    registry.expect(access(&["user3"], &[], &[]));
+    registry.expect_no_more();
+    let early = machine.connect("user3");
+    machine.ticks += 700 * 100;
+    registry.sweep(&machine, &machine);
+    assert_eq!(registry.hear(&machine, early, "user3", claim("user3", 1)), Err(Ignored::Impossible));
+}
+
+#[test]
+fn a_shared_login_goes_on_for_those_who_may_use_it() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let monitors = ["user1", "user2"].map(|owner| {
+        let monitor = machine.connect("ubuntu");
+        registry.hear(&machine, monitor, "ubuntu", claim(owner, 5)).unwrap();
+        machine.admit(monitor, 1000, None);
+        monitor
+    });
+    registry.follow(&machine, &machine);
+    assert_eq!(lost(&registry), [0; 0]);
+    registry.set_access(access(&["user2"], &["user2"], &[]), machine.ticks);
+    assert_eq!(registry.lost(), [(machine.id(monitors[0]), Lost::Owner)]);
+}
+
+#[test]
+fn a_restart_of_the_agent_loses_neither_sessions_nor_what_they_came_with() {
+    let mut machine = Machine::new();
+    let mut before = registry(false);
+    let [told, gone] = ["user1", "user1"].map(|login| {
+        let monitor = machine.connect(login);
+        before.hear(&machine, monitor, login, claim("user1", 5)).unwrap();
+        machine.admit(monitor, 1001, None);
+        monitor
+    });
+    before.follow(&machine, &machine);
+    let known: BTreeMap<ProcessId, Session> = before.sessions().clone();
+    let gone_id = machine.id(gone);
+    let carriers: Vec<i32> = machine.children(gone).iter().map(|stat| stat.id.pid).collect();
+    carriers.into_iter().chain([gone]).for_each(|pid| machine.end(pid));
+    // Its number belongs to another process now.
+    let reused = machine.connect("user2");
+    let (mut stat, detail) = machine.processes.remove(&reused).unwrap();
+    stat.id.pid = gone;
+    machine.processes.insert(gone, (stat, detail));
+
+    let mut registry = Registry::new(Some(access(&["user1"], &[], &[5])), false, known, machine.ticks);
+    registry.sweep(&machine, &machine);
+    assert_eq!(registry.sessions().keys().copied().collect::<Vec<_>>(), [machine.id(told)]);
+    assert!(!registry.sessions().contains_key(&gone_id));
+    assert_eq!(registry.lost(), [(machine.id(told), Lost::Serial(Serial(5)))]);
+}
+
+fn belongs(registry: &mut Registry, machine: &Machine, monitor: i32) -> BTreeSet<i32> {
+    registry.belongings(machine, machine.id(monitor)).iter().map(|id| id.pid).collect()
+}
+
+#[test]
+fn what_a_login_has_begun_is_known_by_the_kernels_number_of_the_login() {
+    let mut machine = Machine::new();
+    let mut registry = registry(true);
+    let monitor = machine.connect("user1");
+    let carrier = machine.admit(monitor, 1001, Some(7));
+    let shell = machine.shell(carrier);
+    let daemon = machine.add(shell, 1001, "tmux");
+    machine.setsid(daemon);
+    machine.processes.get_mut(&daemon).unwrap().0.parent = 1;
+    let sudo = machine.add(shell, 0, "sudo");
+    // A service that she has started by hand, and one more sshd: both root's, and on their own.
+    let service = machine.add(1, 0, "nginx");
+    let sshd = machine.add(1, 0, "sshd");
+    for pid in [service, sshd] {
+        machine.edit(pid).login_session = Some(7);
+    }
+    let through_it = machine.add(sshd, 0, "sshd");
+    let another = machine.connect("user1");
+    let another_carrier = machine.admit(another, 1001, Some(8));
+    let another_shell = machine.shell(another_carrier);
+    let cron = machine.add(1, 1001, "cron-job");
+    registry.sweep(&machine, &machine);
+    let all = belongs(&mut registry, &machine, monitor);
+    assert_eq!(all, [shell, daemon, sudo].into());
+    for spared in [service, sshd, through_it, another, another_carrier, another_shell, cron, carrier, monitor, 1] {
+        assert!(!all.contains(&spared));
+    }
+    // The connection ends; what it has left is known still, and forgotten when it is gone.
+    [sudo, shell, carrier, monitor].into_iter().for_each(|pid| machine.end(pid));
+    let id = *registry.sessions().keys().next().unwrap();
+    assert!(registry.has_ended(&machine) && registry.sweep(&machine, &machine));
+    assert_eq!(registry.sessions()[&id].state, State::Left);
+    registry.set_access(access(&[], &[], &[]), machine.ticks);
+    assert!(registry.lost().contains(&(id, Lost::Login)));
+    assert_eq!(registry.belongings(&machine, id), [machine.id(daemon)]);
+    machine.end(daemon);
+    assert!(registry.sweep(&machine, &machine));
+    assert!(!registry.sessions().contains_key(&id));
+}
+
+#[test]
+fn where_the_kernel_does_not_number_logins_what_was_seen_is_remembered() {
+    let mut machine = Machine::new();
+    let mut registry = registry(true);
+    let monitor = machine.connect("user1");
+    let carrier = machine.admit(monitor, 1001, None);
+    let shell = machine.shell(carrier);
+    let job = machine.add(shell, 1001, "train");
+    machine.setsid(job);
+    registry.sweep(&machine, &machine);
+    // The shell ends, the job is the first process's; it goes on starting others.
+    machine.end(shell);
+    let part = machine.add(job, 1001, "worker");
+    let cron = machine.add(1, 1001, "cron-job");
+    registry.sweep(&machine, &machine);
+    machine.end(job);
+    assert_eq!(belongs(&mut registry, &machine, monitor), [part].into());
+    assert!(machine.lives(machine.id(cron)));
+    // Logged out, and removed later: still.
+    [carrier, monitor].into_iter().for_each(|pid| machine.end(pid));
+    registry.sweep(&machine, &machine);
+    assert_eq!(registry.sessions().values().map(|session| session.state).collect::<Vec<_>>(), [State::Left]);
+    // Who only disconnects does not care.
+    let known = registry.sessions().clone();
+    let mut registry = Registry::new(None, false, known, machine.ticks);
+    registry.sweep(&machine, &machine);
+    assert_eq!(registry.sessions().len(), 0);
+}
+
+#[test]
+fn a_scope_of_the_login_is_its_own_and_the_listeners_is_not() {
+    let mut machine = Machine::new();
+    let scope = "/user.slice/user-1001.slice/session-3.scope";
+    let mut registry = registry(true);
+    let monitor = machine.connect("user1");
+    machine.edit(monitor).cgroups = vec!["/".into(), scope.into()];
+    let carrier = machine.admit(monitor, 1001, None);
+    let inside = machine.add(1, 1001, "tmux");
+    machine.edit(inside).cgroups = vec![format!("{scope}/below")];
+    let beside = machine.add(1, 1001, "tmux");
+    machine.edit(beside).cgroups = vec![format!("{scope}2")];
+    registry.sweep(&machine, &machine);
+    assert_eq!(belongs(&mut registry, &machine, monitor), [inside].into());
+    // An admin has started sshd by hand, in their own session: that is everybody's.
+    machine.edit(LISTENER).cgroups = vec![scope.into()];
+    machine.edit(LISTENER).login_session = Some(3);
+    let other = machine.connect("user2");
+    let other_carrier = machine.admit(other, 1002, Some(3));
+    let other_shell = machine.shell(other_carrier);
+    registry.sweep(&machine, &machine);
+    assert_eq!(belongs(&mut registry, &machine, other), [other_shell].into());
+    assert_eq!(belongs(&mut registry, &machine, monitor), [inside].into());
+    assert_ne!(carrier, other_carrier);
+}
+
+#[test]
+fn what_slurm_runs_is_never_ended() {
+    let mut machine = Machine::new();
+    let mut registry = registry(true);
+    let monitor = machine.connect("user1");
+    let carrier = machine.admit(monitor, 1001, Some(7));
+    let shell = machine.shell(carrier);
+    // Started by hand from the session, so all of it carries the number of this login.
+    let slurmd = machine.add(shell, 0, "slurmd");
+    let step = machine.add(slurmd, 0, "slurmstepd");
+    let task = machine.add(step, 1001, "train");
+    let adopted: Vec<i32> = [
+        "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0",
+        "/slurm/uid_1001/job_7",
+        "/slurm_node1/uid_1001/job_7/step_extern",
+    ]
+    .map(|cgroup| {
+        let pid = machine.add(shell, 1001, "train");
+        machine.edit(pid).cgroups = vec!["/".into(), cgroup.into()];
+        pid
+    })
+    .into();
+    // Names that anybody can give.
+    let pretended = machine.add(shell, 1001, "slurmstepd");
+    let below = machine.add(pretended, 1001, "train");
+    let cgroup = "/user.slice/user-1001.slice/user@1001.service/app.slice/slurm.scope";
+    machine.edit(below).cgroups = vec![cgroup.into()];
+    let sudo = machine.add(shell, 0, "sudo");
+    machine.processes.get_mut(&sudo).unwrap().0.command = "slurmstepd".into();
+    let through_sudo = machine.add(sudo, 1001, "train");
+    registry.sweep(&machine, &machine);
+    let all = belongs(&mut registry, &machine, monitor);
+    assert_eq!(all, [shell, pretended, below, sudo, through_sudo].into());
+    for spared in [&[slurmd, step, task][..], &adopted].concat() {
+        assert!(!all.contains(&spared));
+    }
+}
+
+#[test]
+fn there_is_an_end_to_what_is_remembered() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let monitors: Vec<i32> = (0..super::registry::MAX_SESSIONS + 1).map(|_| machine.connect("user1")).collect();
+    let heard: Vec<_> =
+        monitors.iter().map(|monitor| registry.hear(&machine, *monitor, "user1", claim("user1", 1))).collect();
+    assert!(heard[..monitors.len() - 1].iter().all(Result::is_ok));
+    assert_eq!(heard[monitors.len() - 1], Err(Ignored::Full));
+    // The same one once more takes no room.
+    assert_eq!(registry.hear(&machine, monitors[0], "user1", claim("user1", 2)), Ok(()));
+}
+
+proptest! {
+    /// Whatever is told by whoever can tell, in whatever order: those who have lost their access are ended, and nobody
+    /// else.
+    #[test]
+    fn lies_end_nobody(
+        logins in prop::collection::vec(prop::sample::select(vec!["user1", "user2", "debian", "ubuntu"]), 1..6),
+        lies in prop::collection::vec(
+            (
+                0..40,
+                prop::sample::select(vec!["user1", "user2", "debian", "ubuntu", "root"]),
+                prop::sample::select(vec!["user1", "user2", "debian"]),
+                prop::sample::select(vec![1, 66]),
+            ),
+            0..20,
+        ),
+        admitted_after in 0..20_usize,
+        swept in any::<bool>(),
+    ) {
+        let mut machine = Machine::new();
+        // One certificate is revoked already.
+        let all = access(&["user1", "user2"], &["user1", "user2"], &[66]);
+        let mut registry = Registry::new(Some(all), false, BTreeMap::new(), 0);
+        let monitors: Vec<(i32, &str)> = logins.iter().map(|login| (machine.connect(login), *login)).collect();
+        let admit = |machine: &mut Machine, registry: &mut Registry| {
+            for (monitor, login) in &monitors {
+                let uid = machine.users[login];
+                machine.admit(*monitor, uid, None);
+            }
+            registry.follow(machine, machine);
+        };
+        for (n, (pid, login, owner, serial)) in lies.iter().enumerate() {
+            if n == admitted_after {
+                admit(&mut machine, &mut registry);
+            }
+            let _ = registry.hear(&machine, LISTENER - 2 + pid, login, claim(owner, *serial));
+        }
+        if lies.len() <= admitted_after {
+            admit(&mut machine, &mut registry);
+        }
+        if swept {
+            registry.sweep(&machine, &machine);
+        }
+        prop_assert!(registry.lost().is_empty());
+        registry.set_access(access(&["user2"], &["user2"], &[66]), machine.ticks);
+        registry.sweep(&machine, &machine);
+        // Whose a session of a shared login is can be made up while somebody logs in; docs/node.md says so.
+        let shared = |pid: &i32| monitors.iter().any(|(monitor, login)| monitor == pid && *login == "ubuntu");
+        let ended: BTreeSet<i32> = lost(&registry).into_iter().filter(|pid| !shared(pid)).collect();
+        let hers: BTreeSet<i32> = monitors.iter().filter(|(_, login)| *login == "user1").map(|(pid, _)| *pid).collect();
+        prop_assert_eq!(ended, hers);
+    }
+}

@@ -1,0 +1,143 @@
+//! What nodes say of their sessions: shown with what gateways know, each session once, and to nobody whom it does not
+//! concern.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod authority_support;
+
+use authority_support::{World, key};
+use certgate::{
+    app::{
+        node_sessions::{MAX_NODE_SESSIONS, NodeSession, SessionCertificate},
+        protocol::{NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
+    },
+    domain::{Serial, Timestamp, Version},
+};
+use serde_json::Value;
+
+/// user1's key.
+const HERS: u8 = 2;
+
+fn session(process: u32, login: &str, certificate: Option<(&str, u64, u8)>) -> NodeSession {
+    let certificate = certificate.map(|(owner, serial, number)| SessionCertificate {
+        owner: owner.parse().unwrap(),
+        serial: Serial(serial),
+        key: key(number).fingerprint(),
+    });
+    NodeSession {
+        process,
+        login: login.to_owned().try_into().unwrap(),
+        certificate,
+        since: Timestamp::from_secs(1_800_000_100 + u64::from(process)),
+    }
+}
+
+fn say(world: &World, node: &NodeIdentity, sessions: Vec<NodeSession>) {
+    world.app.node_sessions(NodeSessionsRequest { node: node.clone(), sessions, more: 0 });
+}
+
+async fn shown(world: &World, user: Option<u8>) -> Vec<Value> {
+    let output = match user {
+        None => world.operator("session list --json").await,
+        Some(user) => world.user(user, "session list --json").await,
+    };
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+/// Process on the node, gateway, serial number and account of one.
+type Summary<'a> = (Option<u64>, Option<&'a str>, Option<u64>, &'a str);
+
+fn summary(sessions: &[Value]) -> Vec<Summary<'_>> {
+    sessions.iter().map(one).collect()
+}
+
+fn one(session: &Value) -> Summary<'_> {
+    let number = |name: &str| session[name].as_u64();
+    (number("process"), session["gateway"].as_str(), number("certificate"), session["account"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_session_that_gateway_and_node_know_is_one_and_what_came_past_the_gateway_is_direct() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let node = world.node("login-0.h100.acme", 50).await;
+    let through = world.open(HERS, 1, "login-0.h100.acme").await.unwrap();
+    let (hers, his) = ("user1@acme.example", "admin1@acme.example");
+    assert_eq!(summary(&shown(&world, None).await), [(None, Some("gw1"), None, hers)]);
+    // With a certificate on the key that the connection to the gateway was made with; one on another key; somebody
+    // else's; and one that nobody knows about.
+    say(
+        &world,
+        &node,
+        vec![
+            session(10, "user1", Some(("user1", 71, HERS))),
+            session(11, "user1", Some(("user1", 72, 99))),
+            session(12, "ubuntu", Some(("admin1", 73, 1))),
+            session(13, "user1", None),
+        ],
+    );
+    let all = shown(&world, None).await;
+    assert_eq!(
+        summary(&all),
+        [
+            (Some(10), Some("gw1"), Some(71), hers),
+            (Some(11), None, Some(72), hers),
+            (Some(12), None, Some(73), his),
+            (Some(13), None, None, hers),
+        ]
+    );
+    assert_eq!(all[0]["session"], through.to_string());
+    assert_eq!((&all[2]["login"], &all[2]["session"]), (&Value::from("ubuntu"), &Value::Null));
+    let text = world.operator("session list").await.stdout;
+    assert!(text.contains("gateway gw1") && text.contains("direct") && text.contains("73"), "{text}");
+    // Each sees their own, and what is asked before a removal counts them too.
+    assert_eq!(shown(&world, Some(HERS)).await.len(), 3);
+    assert_eq!(shown(&world, Some(1)).await.len(), 1);
+    assert_eq!(shown(&world, Some(3)).await.len(), 0);
+    // All of them are said each time.
+    say(&world, &node, vec![session(12, "ubuntu", Some(("admin1", 73, 1)))]);
+    assert_eq!(shown(&world, None).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_node_speaks_for_itself_only_and_tells_strangers_nothing() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let node = world.node("login-0.h100.acme", 50).await;
+    // user2 is in no project: that this node has a session of theirs is a lie, and would tell that there is such a node.
+    say(&world, &node, vec![session(10, "user2", Some(("user2", 71, 3)))]);
+    assert_eq!(shown(&world, Some(3)).await.len(), 0);
+    assert_eq!(shown(&world, None).await.len(), 1, "an operator sees what it says");
+    // Another key under its number is not that node.
+    let impostor = NodeIdentity { key: key(51).fingerprint(), ..node.clone() };
+    say(&world, &impostor, vec![]);
+    assert_eq!(shown(&world, None).await.len(), 1);
+    let many = (0..u32::try_from(MAX_NODE_SESSIONS).unwrap() + 5).map(|n| session(n, "user1", None)).collect();
+    say(&world, &node, many);
+    assert_eq!(shown(&world, None).await.len(), MAX_NODE_SESSIONS);
+    world.operator("node remove login-0.h100.acme --yes").await;
+    say(&world, &node, vec![session(10, "user1", None)]);
+    assert_eq!(shown(&world, None).await.len(), 0, "it is a node no more");
+}
+
+#[tokio::test]
+async fn a_receipt_says_how_many_sessions_ended() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let node = world.node("login-0.h100.acme", 50).await;
+    let receipt = |version, ended| {
+        let version = Some(Version(version));
+        world.app.node_receipt(NodeReceiptRequest { node: node.clone(), version, problem: None, ended });
+    };
+    receipt(1, 5);
+    let version = world.app.directory().version().0;
+    receipt(version + 1, 2);
+    let removal = world.operator("member remove acme/ml user1@acme.example --yes --wait").await;
+    assert!(removal.stdout.contains("2 sessions ended there"), "{}", removal.stdout);
+    let removal = world.operator("member add acme/ml user1@acme.example").await;
+    assert_eq!(removal.exit, 0);
+    receipt(version + 100, 0);
+    let removal = world.operator("member remove acme/ml user1@acme.example --yes --wait --json").await;
+    let receipts: Value = serde_json::from_str(&removal.stdout).unwrap();
+    assert_eq!(receipts["receipts"][0]["ended"], 0, "those of another version don't count: {receipts}");
+}
