@@ -1,19 +1,21 @@
-//! What nodes say of their sessions: shown with what gateways know, each session once, and to nobody whom it does not
-//! concern.
+//! What nodes say of themselves: their sessions, shown with what gateways know, each once, and to nobody whom it does not
+//! concern; and what they have.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod authority_support;
 
-use authority_support::{World, key};
+use authority_support::{World, key, output};
 use certgate::{
     app::{
+        Asker,
         node_sessions::{MAX_NODE_SESSIONS, NodeSession, SessionCertificate},
         protocol::{NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
     },
     domain::{Serial, Timestamp, Version},
 };
 use serde_json::Value;
+use std::time::Duration;
 
 /// user1's key.
 const HERS: u8 = 2;
@@ -140,4 +142,55 @@ async fn a_receipt_says_how_many_sessions_ended() {
     let removal = world.operator("member remove acme/ml user1@acme.example --yes --wait --json").await;
     let receipts: Value = serde_json::from_str(&removal.stdout).unwrap();
     assert_eq!(receipts["receipts"][0]["ended"], 0, "those of another version don't count: {receipts}");
+}
+
+#[tokio::test]
+async fn nodes_that_are_behind_or_silent_come_first_and_in_words() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let [good, behind, silent] = [
+        world.node("login-0.h100.acme", 50).await,
+        world.node("login-1.h100.acme", 51).await,
+        world.node("login-2.h100.acme", 52).await,
+    ];
+    let say = |node: &NodeIdentity, version| {
+        let request =
+            NodeReceiptRequest { node: node.clone(), version: Some(Version(version)), problem: None, ended: 0 };
+        world.app.node_receipt(request);
+    };
+    let nodes: Value = serde_json::from_str(&world.operator("node list h100.acme --json").await.stdout).unwrap();
+    let wanted = nodes[0]["wanted"].as_u64().unwrap();
+    say(&silent, wanted);
+    world.pass(Duration::from_secs(240));
+    say(&good, wanted);
+    say(&behind, wanted - 1);
+    let listed = |text: &str| {
+        let lines = text.lines().filter(|line| line.contains(".h100.acme"));
+        let parts = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        parts.map(|line| line.replace(" login 192.0.2.7:2201", "")).collect::<Vec<_>>()
+    };
+    let text = world.operator("node list h100.acme").await.stdout;
+    assert_eq!(
+        listed(&text),
+        [
+            format!("login-1.h100.acme version {} of {wanted}", wanted - 1),
+            format!("login-2.h100.acme last heard 4 min ago, version {wanted}"),
+            format!("login-0.h100.acme version {wanted}"),
+        ]
+    );
+    // So do those who have not confirmed a removal.
+    say(&good, wanted + 1000);
+    let line = "member remove acme/ml user1@acme.example --yes --wait";
+    let removal = output(world.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
+    assert_eq!(removal.exit, 1);
+    let version = world.app.directory().version();
+    let lines = listed(&removal.stdout);
+    assert_eq!(
+        lines[..2],
+        [
+            format!("login-1.h100.acme not confirmed: version {} of {version}", wanted - 1),
+            format!("login-2.h100.acme not confirmed: last heard 4 min ago, version {wanted} of {version}"),
+        ]
+    );
+    assert!(lines[2].starts_with("login-0.h100.acme confirmed at "), "{lines:?}");
 }

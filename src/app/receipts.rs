@@ -14,10 +14,17 @@ pub struct Receipt {
     pub confirmed: Option<Timestamp>,
     /// How many sessions, whichever way they came, it has ended because of it.
     pub ended: u32,
+    /// The version in force there, as it last said.
+    pub version: Option<Version>,
+    /// When it last said anything, since this authority started.
+    pub heard: Option<Timestamp>,
+    /// Why it did not take the last bundle.
+    pub problem: Option<String>,
 }
 
 impl App {
-    /// Waits until every node of a project has confirmed a version, or the time is up; says which have.
+    /// Waits until every node of a project has confirmed a version, or the time is up; says which have, those first that
+    /// have not.
     pub async fn wait_for_receipts(
         self: &Arc<Self>,
         project: &ProjectPath,
@@ -50,9 +57,19 @@ impl App {
     fn receipts(&self, nodes: &BTreeMap<NodeId, String>, version: Version) -> Vec<Receipt> {
         let hub = lock(&self.hub);
         let receipt = |(id, node): (&NodeId, &String)| {
-            let status = hub.node(*id).filter(|status| status.version >= Some(version));
-            Receipt { node: node.clone(), confirmed: status.map(|s| s.since), ended: status.map_or(0, |s| s.ended) }
+            let status = hub.node(*id);
+            let confirmed = status.filter(|status| status.version >= Some(version));
+            Receipt {
+                node: node.clone(),
+                confirmed: confirmed.map(|status| status.since),
+                ended: confirmed.map_or(0, |status| status.ended),
+                version: status.and_then(|status| status.version),
+                heard: status.map(|status| status.heard),
+                problem: status.and_then(|status| status.problem.clone()),
+            }
         };
-        nodes.iter().map(receipt).collect()
+        let mut receipts: Vec<_> = nodes.iter().map(receipt).collect();
+        receipts.sort_by_key(|receipt| receipt.confirmed.is_some());
+        receipts
     }
 }

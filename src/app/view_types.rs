@@ -1,7 +1,7 @@
 //! What can be looked at, as values. The field names are those of `--json`, stable.
 
 use super::{
-    cluster_views::{ClusterView, RequestView},
+    cluster_views::{ClusterView, NODE_SILENT, RequestView},
     core::Bastion,
 };
 use crate::domain::{
@@ -93,6 +93,15 @@ pub struct NodeView {
     pub heard: Option<Timestamp>,
     /// Why it did not take the last bundle.
     pub problem: Option<String>,
+}
+
+impl NodeView {
+    /// Whether it does not have what it should have, or may not be there to get it.
+    #[must_use]
+    pub fn is_behind_or_silent(&self, now: Timestamp) -> bool {
+        let silent = self.heard.is_none_or(|heard| now.since(heard) > NODE_SILENT);
+        silent || self.problem.is_some() || self.version.is_none() || self.version < self.wanted
+    }
 }
 
 /// A key.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bundle::CaPublicKeys,
-    domain::{ClusterPath, Directory, Email, ProjectPath},
+    domain::{ClusterPath, Directory, Email, Node, ProjectPath},
     policy::{Action, Caller, is_told},
 };
 use std::sync::Arc;
@@ -91,11 +91,19 @@ impl App {
     /// Refused.
     pub fn nodes(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<NodeView>, AppError> {
         self.view(asker, Action::NodeList, path, |directory, _, grant| {
-            Ok(directory.nodes_of(grant.cluster()?.id).map(|node| self.node_view(directory, node)).collect())
+            Ok(self.node_views(directory, directory.nodes_of(grant.cluster()?.id)))
         })
     }
 
-    fn node_view(&self, directory: &Directory, node: &crate::domain::Node) -> NodeView {
+    /// Those first that somebody should look after; each part as it came.
+    fn node_views<'n>(&self, directory: &Directory, nodes: impl Iterator<Item = &'n Arc<Node>>) -> Vec<NodeView> {
+        let now = self.now();
+        let mut views: Vec<_> = nodes.map(|node| self.node_view(directory, node)).collect();
+        views.sort_by_key(|view| !view.is_behind_or_silent(now));
+        views
+    }
+
+    fn node_view(&self, directory: &Directory, node: &Node) -> NodeView {
         let status = lock(&self.hub).node(node.id).cloned();
         NodeView {
             node: directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default(),
@@ -188,12 +196,9 @@ impl App {
     pub fn status(&self, asker: &Asker) -> Result<StatusView, AppError> {
         let now = self.now();
         self.view(asker, Action::Status, None, |directory, _, _| {
-            let mut nodes: Vec<_> = directory
-                .clusters()
-                .flat_map(|cluster| directory.nodes_of(cluster.id))
-                .map(|node| self.node_view(directory, node))
-                .collect();
-            nodes.sort_by_key(|node| (node.heard.is_some() && node.version >= node.wanted, node.node.clone()));
+            let nodes = directory.clusters().flat_map(|cluster| directory.nodes_of(cluster.id));
+            let mut nodes = self.node_views(directory, nodes);
+            nodes.sort_by_key(|node| (!node.is_behind_or_silent(now), node.node.clone()));
             let gateways = lock(&self.hub)
                 .gateways()
                 .map(|(name, gateway)| GatewayView {

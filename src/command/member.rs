@@ -1,7 +1,7 @@
 //! `member …`.
 
 use super::{
-    Context, Stop,
+    Context, Stop, node,
     reply::{Fact, Reply, table},
     table::Cell,
     text::{Tone, count},
@@ -131,6 +131,7 @@ async fn receipts(
 ) -> Result<Reply, Stop> {
     let receipts = context.app.wait_for_receipts(project, version, WAIT).await;
     let missing = receipts.iter().filter(|receipt| receipt.confirmed.is_none()).count();
+    let now = context.app.now();
     let rows = receipts.iter().map(|receipt| {
         let state = match receipt.confirmed {
             Some(at) => {
@@ -140,7 +141,11 @@ async fn receipts(
                 };
                 Cell::new(Tone::Good, format!("confirmed at {}{ended}", at.to_the_second()))
             }
-            None => Cell::new(Tone::Bad, "not confirmed"),
+            None => {
+                let problem = receipt.problem.as_deref();
+                let (_, words) = node::words(receipt.heard, receipt.version, Some(version), problem, now);
+                Cell::new(Tone::Bad, format!("not confirmed: {words}"))
+            }
         };
         vec![Cell::from(&receipt.node), state]
     });

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     app::{NODE_SILENT, NodeView, TokenRequest},
-    domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl},
+    domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl, Version},
 };
 use serde_json::json;
 use std::net::IpAddr;
@@ -90,18 +90,30 @@ pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<Cell> {
     vec![node.node.as_str().into(), node.role.as_str().into(), node.address.as_str().into(), state(node, now)]
 }
 
-/// What is to be said of a node, in words.
 fn state(node: &NodeView, now: Timestamp) -> Cell {
-    let Some(heard) = node.heard else { return Cell::new(Tone::Warn, "not heard since the authority started") };
+    let (tone, words) = words(node.heard, node.version, node.wanted, node.problem.as_deref(), now);
+    Cell::new(tone, words)
+}
+
+/// What is to be said of a node: when it was last heard, if that is long ago, what it has of what it should have, and why
+/// it has no more.
+pub(crate) fn words(
+    heard: Option<Timestamp>,
+    version: Option<Version>,
+    wanted: Option<Version>,
+    problem: Option<&str>,
+    now: Timestamp,
+) -> (Tone, String) {
+    let Some(heard) = heard else { return (Tone::Warn, "not heard since the authority started".into()) };
     let silent = now.since(heard) > NODE_SILENT;
-    let (tone, list) = match (node.version, node.wanted) {
+    let (tone, list) = match (version, wanted) {
         (None, _) => (Tone::Bad, "nothing installed".into()),
         (Some(have), Some(wanted)) if have < wanted => (Tone::Warn, format!("version {have} of {wanted}")),
         (Some(have), _) => (if silent { Tone::Warn } else { Tone::Good }, format!("version {have}")),
     };
     let heard = if silent { format!("last heard {}, ", heard.near(now)) } else { String::new() };
-    match &node.problem {
-        Some(problem) => Cell::new(Tone::Bad, format!("{heard}{list}, {problem}")),
-        None => Cell::new(tone, format!("{heard}{list}")),
+    match problem {
+        Some(problem) => (Tone::Bad, format!("{heard}{list}, {problem}")),
+        None => (tone, format!("{heard}{list}")),
     }
 }
