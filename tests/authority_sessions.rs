@@ -5,12 +5,12 @@
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod authority_support;
 
-use authority_support::{World, key, output};
+use authority_support::{World, key, next, output};
 use certgate::{
     app::{
         Asker,
         node_sessions::{MAX_NODE_SESSIONS, NodeSession, SessionCertificate},
-        protocol::{NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
+        protocol::{Event, NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
     },
     domain::{Serial, Timestamp, Version},
 };
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// user1's key.
 const HERS: u8 = 2;
+/// And her address.
+const HER_EMAIL: &str = "user1@acme.example";
 
 fn session(process: u32, login: &str, certificate: Option<(&str, u64, u8)>) -> NodeSession {
     let certificate = certificate.map(|(owner, serial, number)| SessionCertificate {
@@ -28,6 +30,7 @@ fn session(process: u32, login: &str, certificate: Option<(&str, u64, u8)>) -> N
     });
     NodeSession {
         process,
+        start: 7,
         login: login.to_owned().try_into().unwrap(),
         certificate,
         since: Timestamp::from_secs(1_800_000_100 + u64::from(process)),
@@ -89,7 +92,7 @@ async fn a_session_that_gateway_and_node_know_is_one_and_what_came_past_the_gate
         ]
     );
     assert_eq!(all[0]["session"], through.to_string());
-    assert_eq!((&all[2]["login"], &all[2]["session"]), (&Value::from("ubuntu"), &Value::Null));
+    assert_eq!((&all[2]["login"], &all[2]["session"]), (&"ubuntu".into(), &"login-0.h100.acme:12.7".into()));
     let text = world.operator("session list").await.stdout;
     assert!(text.contains("gateway gw1") && text.contains("direct") && text.contains("73"), "{text}");
     // Each sees their own, and what is asked before a removal counts them too.
@@ -120,6 +123,72 @@ async fn a_node_speaks_for_itself_only_and_tells_strangers_nothing() {
     world.operator("node remove login-0.h100.acme --yes").await;
     say(&world, &node, vec![session(10, "user1", None)]);
     assert_eq!(shown(&world, None).await.len(), 0, "it is a node no more");
+}
+
+#[tokio::test]
+async fn a_session_that_came_past_the_gateways_is_ended_by_its_node_for_its_owner_and_operators() {
+    let world = World::story().await;
+    let mut stream = world.gateway(vec![]);
+    let node = world.node("login-0.h100.acme", 50).await;
+    let sessions = || {
+        vec![
+            session(10, "user1", Some(("user1", 71, HERS))),
+            session(11, "ubuntu", Some(("admin1", 73, 1))),
+            session(12, "user2", Some(("user2", 74, 3))),
+        ]
+    };
+    let receipt = NodeReceiptRequest { node: node.clone(), version: Some(Version(1)), problem: None, ended: 0 };
+    world.app.node_receipt(receipt);
+    say(&world, &node, sessions());
+    let refused = async |user, name: &str| {
+        let answer = world.answer(&world.asker(user).await, &format!("session end {name}"), None, None).await;
+        let answer = output(answer);
+        assert_eq!(answer.exit, 1, "{}", answer.stdout);
+        answer.stderr
+    };
+    // Somebody else's; one that is not there; one whose process number is another's by now; and one that a node says is
+    // theirs, of whom it must not show that it exists.
+    for (user, name) in [
+        (HERS, "login-0.h100.acme:11.7"),
+        (HERS, "login-0.h100.acme:99.7"),
+        (HERS, "login-0.h100.acme:10.8"),
+        (HERS, "login-9.h100.acme:10.7"),
+        (3, "login-0.h100.acme:12.7"),
+    ] {
+        assert_eq!(refused(user, name).await, format!("no such open session: {name}\n"));
+    }
+    let mut end = async |user: Option<u8>, number: u32, left: Vec<NodeSession>| {
+        let asker = match user {
+            Some(user) => world.asker(user).await,
+            None => Asker::Operator { uid: 0 },
+        };
+        let line = format!("session end login-0.h100.acme:{number}.7");
+        let work = world.answer(&asker, &line, None, None);
+        let hear = async {
+            let order = loop {
+                if let Event::EndOnNode { node: told, order } = next(&mut stream).await {
+                    assert_eq!(told, node.node);
+                    break order.open(&[order.key], &"login-0.h100.acme".parse().unwrap()).unwrap().unwrap();
+                }
+            };
+            say(&world, &node, left);
+            order
+        };
+        let (answer, order) = tokio::join!(work, hear);
+        (output(answer), order)
+    };
+    let (answer, order) = end(Some(HERS), 10, sessions()[1..].to_vec()).await;
+    assert_eq!((answer.exit, answer.stdout.as_str()), (0, ""), "{}", answer.stderr);
+    assert_eq!(answer.stderr, "ended login-0.h100.acme:10.7\n");
+    assert_eq!((order.process, order.start, order.login.as_str(), order.by.as_str()), (10, 7, "user1", HER_EMAIL));
+    let (answer, order) = end(None, 11, vec![]).await;
+    assert_eq!((answer.exit, order.login.as_str(), order.by.as_str()), (0, "ubuntu", "an operator"));
+    let log = world.operator("audit list --what session.end --json").await.stdout;
+    assert!(log.contains("of user1 on login-0.h100.acme, certificate 71"), "{log}");
+    // Who is not there cannot be told.
+    say(&world, &node, sessions());
+    world.pass(Duration::from_secs(240));
+    assert!(refused(HERS, "login-0.h100.acme:10.7").await.contains("last heard 4 min ago"));
 }
 
 #[tokio::test]

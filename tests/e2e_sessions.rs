@@ -103,9 +103,10 @@ fn a_removal_ends_what_came_past_the_gateway_and_nothing_else() {
 #[test]
 fn the_sessions_that_gateways_and_nodes_know_are_listed_once() {
     let site = Site::with_user1_at_work();
-    let direct = user1_begins(&site, "direct", "");
+    configure(&site, "on_removal = \"terminate\"");
+    let mut direct = user1_begins(&site, "direct", "setsid sleep 4242 >/dev/null 2>&1 </dev/null & ");
     let serial = site.user1("ssh-keygen -L -f kept.pub | sed -n 's/^ *Serial: //p'").ok();
-    let through = site.begin("through", &format!("ssh -tt {NODE} 'echo connected; exec sleep 1000'"));
+    let mut through = site.begin("through", &format!("ssh -tt {NODE} 'echo connected; exec sleep 1000'"));
     through.says("connected");
     let list = || site.operator_json("session list --json").as_array().unwrap().clone();
     eventually("both are listed, each once", || {
@@ -119,7 +120,14 @@ fn the_sessions_that_gateways_and_nodes_know_are_listed_once() {
     assert_eq!(past["certificate"].as_u64(), serial.trim().parse().ok());
     let own = site.user1(&format!("ssh {HOST} session list")).ok();
     assert!(own.contains("direct") && own.contains("gateway gw1"), "{own}");
-    drop((direct, through));
+    let name = past["session"].as_str().unwrap();
+    site.admin1(&format!("ssh {HOST} session end {name}")).refused("no such open session");
+    assert!(!direct.ended());
+    site.user1(&format!("ssh {HOST} session end {name}")).ok();
+    direct.ends();
+    assert!(!through.ended() && runs(&site, "4242"), "nothing else is ended");
+    site.user1(&format!("ssh {HOST} session end {name}")).refused("no such open session");
+    drop(through);
     eventually("none is listed any more", || list().is_empty());
 }
 

@@ -8,7 +8,7 @@ use certgate::{
         node_sessions::{MAX_NODE_SESSIONS, NodeSession},
         protocol::{FromNode, ToNode},
     },
-    bundle::{Bundle, BundleKey, Current, FORMAT, SignedBundle, SignedCurrent},
+    bundle::{Bundle, BundleKey, Current, FORMAT, Order, SignedBundle, SignedCurrent, SignedOrder},
     domain::{PublicKey, Timestamp, Ttl, Version},
     node::agent::{Action, Agent, Event, Installed, Level, Start},
 };
@@ -266,9 +266,29 @@ fn a_table_is_confirmed_by_the_authoritys_word_about_its_own_version_only() {
     assert_eq!(receive(&mut connected(Some(5)), &word("h100.acme", 5, NOW, &authority())), []);
 }
 
+#[test]
+fn a_session_is_ended_when_the_authority_says_so_and_nobody_else() {
+    let mut agent = connected(Some(5));
+    let order = |node: &str| {
+        let by = "an operator".into();
+        Order { node: node.parse().unwrap(), process: 4242, start: 99, login: "user1".into(), by }
+    };
+    let mut give =
+        |order: &Order, key: &SigningKey| receive(&mut agent, &ToNode::End(SignedOrder::sign(order, key).unwrap()));
+    let ours = order("login-0.h100.acme");
+    assert_eq!(give(&ours, &authority()), [Action::EndSession(ours.clone())]);
+    for (order, key, why) in
+        [(order("login-1.h100.acme"), authority(), "another node"), (ours, SigningKey::from_bytes(&[8; 32]), "refused")]
+    {
+        let actions = give(&order, &key);
+        assert!(matches!(&actions[..], [Action::Log(Level::Error, text)] if text.contains(why)), "{actions:?}");
+    }
+}
+
 fn sessions(count: u32) -> Vec<NodeSession> {
     let session = |process| NodeSession {
         process,
+        start: 1,
         login: "user1".to_owned().try_into().unwrap(),
         certificate: None,
         since: NOW.after(Duration::from_secs(process.into())),

@@ -1,15 +1,15 @@
-//! Clusters; and certificates and sessions as things that can be ended.
+//! Clusters; and certificates as things that can be revoked.
 
 use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
-    protocol::Event,
     resources::{NewCluster, configure_cluster, create_cluster, scale_cluster},
+    session_ends::account_of,
 };
 use crate::{
     domain::{
-        AccountId, CertificateRecord, ClusterPath, Directory, Document, Mutation, NodeCounts, ProjectPath, Revision,
-        Serial, SessionId, Version,
+        CertificateRecord, ClusterPath, Directory, Document, Mutation, NodeCounts, ProjectPath, Revision, Serial,
+        Version,
     },
     policy::{Action, Caller, Denial, Grant, Place, Reason},
     store::Ledger,
@@ -230,28 +230,4 @@ impl App {
         };
         Ok(self.change(asker, Action::CertificateRevoke, None, serial, decide).await?.1)
     }
-
-    /// Ends an open session: one's own, or anybody's as operator. It can be opened again.
-    ///
-    /// # Errors
-    /// Refused, or not open.
-    pub async fn end_session(self: &Arc<Self>, asker: &Asker, id: SessionId) -> Result<(), AppError> {
-        let session = lock(&self.sessions).get(&id).cloned();
-        let told = id.clone();
-        let decide = move |_: Ledger<'_>, caller: &Caller, _: &Grant, _| {
-            let unknown = || Denial::not_found("open session", &told, format!("session {told} is not open"));
-            let own = account_of(caller);
-            let session = session.filter(|s| own.is_none_or(|own| own == s.credential.account)).ok_or_else(unknown)?;
-            let detail = format!("to {}", session.path);
-            Ok(Decided { mutations: vec![], certificate: None, detail, answer: caller.actor() })
-        };
-        let (by, _) = self.change(asker, Action::SessionEnd, None, id.clone(), decide).await?;
-        lock(&self.sessions).remove(&id);
-        lock(&self.hub).broadcast(&Event::End { session: id, reason: format!("ended by {by}") });
-        Ok(())
-    }
-}
-
-fn account_of(caller: &Caller) -> Option<AccountId> {
-    caller.identity().map(|identity| identity.account().id)
 }

@@ -142,7 +142,10 @@ impl Hub {
     }
 
     /// A node has said what sessions it has.
-    pub fn set_sessions(&mut self, node: NodeId, sessions: Vec<NodeSession>) {
+    pub fn set_sessions(&mut self, node: NodeId, sessions: Vec<NodeSession>, now: Timestamp) {
+        if let Some(status) = self.nodes.get_mut(&node) {
+            status.heard = now;
+        }
         if sessions.is_empty() {
             self.sessions.remove(&node);
         } else {

@@ -32,6 +32,7 @@ mod repeats;
 mod resources;
 mod revocation;
 mod services;
+mod session_ends;
 mod sessions;
 pub mod token;
 mod view_types;

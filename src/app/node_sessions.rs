@@ -9,9 +9,11 @@ use super::{
     sessions::Session,
     view_types::SessionView,
 };
-use crate::domain::{AccountId, Directory, Fingerprint, Holder, NodeId, ProjectPath, Serial, Timestamp, UserName};
+use crate::domain::{
+    AccountId, Directory, Fingerprint, Holder, NodeId, NodePath, ProjectPath, Serial, SessionId, Timestamp, UserName,
+};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// The most sessions that are heard of from one node: what fits into a line of its.
 pub const MAX_NODE_SESSIONS: usize = 256;
@@ -50,6 +52,8 @@ impl fmt::Display for LoginName {
 pub struct NodeSession {
     /// The process number of its privileged sshd there.
     pub process: u32,
+    /// When that has started, in clock ticks since the machine did: number and start together are one process only.
+    pub start: u64,
     /// The login.
     pub login: LoginName,
     /// The certificate that it came with; not known of sessions that the node has found by itself.
@@ -77,6 +81,62 @@ impl NodeSession {
         let user = self.certificate.as_ref().map(|certificate| certificate.owner.clone()).or_else(by_login)?;
         directory.account_with_user(&user).map(|account| account.id)
     }
+
+    /// Whether it is the one with this process, by number and start.
+    pub(super) fn is(&self, process: (u32, u64)) -> bool {
+        (self.process, self.start) == process
+    }
+
+    /// Whether it is shown to an account as its own. A node says whose sessions it has; to somebody who is not in its
+    /// project it must not show that it exists.
+    pub(super) fn is_shown_to(&self, account: AccountId, node: NodeId, directory: &Directory) -> bool {
+        let cluster = directory.node(node).and_then(|node| directory.cluster(node.cluster));
+        self.account(directory) == Some(account)
+            && cluster.is_some_and(|cluster| directory.membership(cluster.project, account).is_some())
+    }
+}
+
+/// What a session is called, in `session list` and `session end`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionName {
+    /// A forward through a gateway.
+    Forward(SessionId),
+    /// One that only its node knows of: `NODE.CLUSTER.ORG:PROCESS.START`.
+    OnNode {
+        /// The node.
+        node: NodePath,
+        /// As in [`NodeSession`].
+        process: u32,
+        /// As in [`NodeSession`].
+        start: u64,
+    },
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward(id) => fmt::Display::fmt(id, f),
+            Self::OnNode { node, process, start } => f.pad(&format!("{node}:{process}.{start}")),
+        }
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let on_node = || {
+            let (node, rest) = text.split_once(':')?;
+            let (process, start) = rest.split_once('.')?;
+            let digits = |number: &str| number.bytes().all(|byte| byte.is_ascii_digit());
+            if !digits(process) || !digits(start) {
+                return None;
+            }
+            Some(Self::OnNode { node: node.parse().ok()?, process: process.parse().ok()?, start: start.parse().ok()? })
+        };
+        let forward = || SessionId::try_from(text.to_owned()).ok().map(Self::Forward);
+        on_node().or_else(forward).ok_or("not the name of a session; 'session list' shows them")
+    }
 }
 
 /// A session as a node says, with the node and whose it is, if that is known.
@@ -91,7 +151,9 @@ impl App {
         if more > 0 {
             tracing::debug!(node = %request.node.path, more, "a node has more sessions than are shown");
         }
-        lock(&self.hub).set_sessions(node, sessions);
+        lock(&self.hub).set_sessions(node, sessions, self.now());
+        // Somebody may wait for the end of one.
+        self.heard.send_modify(|count| *count += 1);
     }
 
     /// How many sessions somebody has on the nodes of a project, through gateways and past them.
@@ -107,7 +169,7 @@ impl App {
             found.and_then(|found| directory.path_of_project(found)).as_ref() == Some(project)
         };
         let all = self.all_sessions(directory, Some(account), false);
-        let direct = all.iter().filter(|session| session.session.is_none() && is_there(&session.node)).count();
+        let direct = all.iter().filter(|session| session.gateway.is_none() && is_there(&session.node)).count();
         let sessions = lock(&self.sessions);
         let through = sessions.iter().filter(|s| s.credential.account == account && s.project == *project).count();
         through + direct
@@ -125,18 +187,15 @@ impl App {
             let sessions = lock(&self.sessions);
             sessions.iter().filter(|session| of.is_none_or(|of| of == session.credential.account)).cloned().collect()
         };
-        // A node says whose sessions it has. To somebody who is not in its project it must not show that it exists.
-        let belongs = |node: NodeId, account| {
-            let cluster = directory.node(node).and_then(|node| directory.cluster(node.cluster));
-            cluster.is_some_and(|cluster| directory.membership(cluster.project, account).is_some())
-        };
-        let shown = |node: NodeId, account: Option<AccountId>| {
-            of.is_none_or(|of| account == Some(of) && (!for_itself || belongs(node, of)))
+        let shown = |node: NodeId, session: &NodeSession| match of {
+            None => true,
+            Some(of) if for_itself => session.is_shown_to(of, node, directory),
+            Some(of) => session.account(directory) == Some(of),
         };
         let on_nodes: Vec<OnNode> = {
             let hub = lock(&self.hub);
-            let all = hub.sessions().map(|(node, session)| (node, session.account(directory), session.clone()));
-            all.filter(|(node, account, _)| shown(*node, *account)).collect()
+            let shown = hub.sessions().filter(|(node, session)| shown(*node, session));
+            shown.map(|(node, session)| (node, session.account(directory), session.clone())).collect()
         };
         let mut views = join(directory, through, on_nodes);
         views.sort_by(|a, b| (a.since, &a.node, &a.session).cmp(&(b.since, &b.node, &b.session)));
@@ -146,7 +205,7 @@ impl App {
 
 /// Puts what gateways and nodes say of the same session into one. A connection through a gateway is the node's session of
 /// the same account whose certificate it came with, or, if it came with the plain key, one whose certificate is on that
-/// key; the oldest with the oldest.
+/// key: of several, the one that began at about the same time.
 fn join(directory: &Directory, mut through: Vec<Session>, mut on_nodes: Vec<OnNode>) -> Vec<SessionView> {
     through.sort_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)));
     on_nodes.sort_by_key(|(node, _, session)| (session.since, *node, session.process));
@@ -157,15 +216,17 @@ fn join(directory: &Directory, mut through: Vec<Session>, mut on_nodes: Vec<OnNo
             Some(serial) => found.serial == serial,
             None => found.key == credential.key,
         };
-        let place = on_nodes.iter().position(|(node, account, there)| {
+        let candidates = on_nodes.iter().enumerate().filter(|(_, (node, account, there))| {
             *node == session.node
                 && *account == Some(credential.account)
                 && there.certificate.as_ref().is_some_and(fits)
         });
+        let apart = |there: &NodeSession| there.since.millis().abs_diff(session.since.millis());
+        let place = candidates.min_by_key(|(_, (_, _, there))| apart(there)).map(|(place, _)| place);
         let there = place.map(|place| on_nodes.remove(place).2);
         let (account, kind) = owner(directory, credential.account);
         let view = SessionView {
-            session: Some(session.id.to_string()),
+            session: session.id.to_string(),
             account,
             kind,
             node: session.path.to_string(),
@@ -187,8 +248,9 @@ fn join(directory: &Directory, mut through: Vec<Session>, mut on_nodes: Vec<OnNo
         let Some(path) = path else { continue };
         // Of a shared login it may not be known.
         let (account, kind) = account.map_or((String::new(), Holder::Person), |account| owner(directory, account));
+        let name = SessionName::OnNode { node: path.clone(), process: session.process, start: session.start };
         let view = SessionView {
-            session: None,
+            session: name.to_string(),
             account,
             kind,
             node: path.to_string(),
@@ -213,6 +275,7 @@ mod tests {
     fn as_many_sessions_as_are_heard_of_fit_into_a_line() {
         let session = NodeSession {
             process: 4_194_304,
+            start: u64::MAX,
             login: "a".repeat(32).try_into().unwrap(),
             certificate: Some(SessionCertificate {
                 owner: "a".repeat(31).parse().unwrap(),
@@ -224,6 +287,28 @@ mod tests {
         let message = FromNode::Sessions { sessions: vec![session; MAX_NODE_SESSIONS], more: u32::MAX };
         let line = serde_json::to_vec(&message).unwrap();
         assert!(line.len() < crate::app::protocol::MAX_NODE_LINE, "{}", line.len());
+    }
+
+    #[test]
+    fn a_session_has_one_name() {
+        let forward = "00112233445566778899aabbccddeeff";
+        let on_node = "login-0.h100.acme:4242.98765";
+        for name in [forward, on_node] {
+            assert_eq!(name.parse::<SessionName>().unwrap().to_string(), name);
+        }
+        let node = "login-0.h100.acme".parse().unwrap();
+        assert_eq!(on_node.parse(), Ok(SessionName::OnNode { node, process: 4242, start: 98_765 }));
+        for bad in [
+            "",
+            "4242",
+            "login-0.h100.acme",
+            "login-0.h100.acme:4242",
+            "login-0.h100.acme:+1.2",
+            "h100.acme:1.2",
+            "a:b:1.2",
+        ] {
+            assert!(bad.parse::<SessionName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

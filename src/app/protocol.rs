@@ -9,7 +9,7 @@ mod node;
 pub use node::*;
 
 use crate::{
-    bundle::SignedBundle,
+    bundle::{SignedBundle, SignedOrder},
     domain::{
         AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Timestamp,
         Version,
@@ -436,6 +436,13 @@ pub enum Event {
         version: Version,
         /// What the agents get.
         bundle: SignedBundle,
+    },
+    /// Pass this on to the agent of a node.
+    EndOnNode {
+        /// Which.
+        node: NodeId,
+        /// What it gets.
+        order: SignedOrder,
     },
     /// This is a node no more: end its agent's connection.
     NodeGone {

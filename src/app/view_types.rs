@@ -152,8 +152,8 @@ pub struct CertificateView {
 /// A session: a forward through a gateway, or a session of a node's sshd, or both.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionView {
-    /// The forward's name; none if it came past the gateways.
-    pub session: Option<String>,
+    /// Its name, for 'session end'.
+    pub session: String,
     /// Whose it is.
     pub account: String,
     /// `person` or `service`.

@@ -4,12 +4,14 @@
 
 mod compose;
 mod current;
+mod order;
 mod signed;
 pub mod table;
 mod table_writer;
 
 pub use compose::{CaPublicKeys, SharedLoginStatus, bundle_for, farewell, principals_on, shared_logins};
 pub use current::{Current, SignedCurrent};
+pub use order::{Order, SignedOrder};
 pub use signed::{
     Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
     SignedBundle,

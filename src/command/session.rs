@@ -4,7 +4,7 @@ use super::{
     Context, Stop,
     reply::{Reply, table},
 };
-use crate::domain::SessionId;
+use crate::app::node_sessions::SessionName;
 use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
@@ -13,11 +13,11 @@ pub(crate) enum Command {
     #[command(after_help = "session list")]
     List,
     /// End one
-    #[command(after_help = "session end 00112233445566778899aabbccddeeff")]
+    #[command(after_help = "session end 00112233445566778899aabbccddeeff\n\
+                            session end login-0.h100-cluster-1.acme:4242.98765")]
     End {
         /// As 'session list' shows it
-        #[arg(value_parser = |text: &str| SessionId::try_from(text.to_owned()))]
-        id: SessionId,
+        id: SessionName,
     },
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let rows = sessions.iter().map(|session| {
                 let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
                 vec![
-                    or_dash(session.session.clone()),
+                    session.session.clone(),
                     session.account.clone(),
                     session.node.clone(),
                     or_dash(session.login.clone()),
@@ -44,8 +44,13 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::data(&sessions, text))
         }
         Command::End { id } => {
-            context.app.end_session(context.asker, id.clone()).await?;
-            Ok(Reply::done(&json!({ "session": id }), format!("ended {id}")))
+            let confirmed = context.app.end_session(context.asker, id.clone()).await?;
+            let data = json!({ "session": id.to_string(), "confirmed": confirmed });
+            if confirmed {
+                return Ok(Reply::done(&data, format!("ended {id}")));
+            }
+            let warning = "the node was told, but has not said that it is over; 'session list' shows whether it is";
+            Ok(Reply::done(&data, warning).exit(1))
         }
     }
 }

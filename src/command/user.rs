@@ -134,7 +134,7 @@ fn shown(context: &Context<'_>, view: &AccountView) -> Text {
     let sessions = view.sessions.iter().map(|session| {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let from = or_dash(session.peer.map(|peer| peer.to_string()));
-        vec![or_dash(session.session.clone()), session.node.clone(), from, session.since.near(now)]
+        vec![session.session.clone(), session.node.clone(), from, session.since.near(now)]
     });
     let mut part = |more: Text| {
         text.push("\n");

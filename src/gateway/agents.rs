@@ -12,7 +12,7 @@ use crate::{
             NodeIdentity, NodeReceipt, NodeReceiptRequest, NodeSessions, NodeSessionsRequest, ToNode,
         },
     },
-    bundle::SignedBundle,
+    bundle::{SignedBundle, SignedOrder},
     domain::{ClusterPath, NodeId, PublicKey},
 };
 use bytes::Bytes;
@@ -30,6 +30,9 @@ use tokio::{
 /// Answers that may wait for an agent to read them.
 const ANSWERS: usize = 8;
 
+/// Orders that may wait for an agent to read them; whoever gives one is told if it had no effect.
+const ORDERS: usize = 64;
+
 /// How long a machine that has joined may take to read the answer and close.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,16 @@ struct Outbox {
     connection: Arc<Connection>,
     cluster: ClusterPath,
     bundle: Mutex<Option<Bytes>>,
+    orders: Mutex<Vec<Bytes>>,
     wake: Notify,
+}
+
+impl Outbox {
+    /// What is to be sent now, removals first.
+    fn take(&self) -> Vec<Bytes> {
+        let bundle = lock(&self.bundle).take();
+        bundle.into_iter().chain(std::mem::take(&mut *lock(&self.orders))).collect()
+    }
 }
 
 impl Agents {
@@ -70,6 +82,19 @@ impl Agents {
             count += 1;
         }
         count
+    }
+
+    /// Relays an order to a node's agent. False if that is not connected here, or does not read.
+    pub(super) fn order(&self, node: NodeId, order: SignedOrder) -> bool {
+        let Some(line) = line(&ToNode::End(order)) else { return false };
+        let Some(outbox) = lock(&self.0).get(&node).cloned() else { return false };
+        let mut orders = lock(&outbox.orders);
+        if orders.len() >= ORDERS {
+            return false;
+        }
+        orders.push(line);
+        outbox.wake.notify_one();
+        true
     }
 
     /// This is a node no more.
@@ -155,6 +180,7 @@ async fn follow<A: Authority>(
         connection: connection.clone(),
         cluster: ClusterPath { cluster: node.path.cluster.clone(), org: node.path.org.clone() },
         bundle: Mutex::new(None),
+        orders: Mutex::new(Vec::new()),
         wake: Notify::new(),
     });
     let number = node.node;
@@ -235,14 +261,15 @@ async fn read<A: Authority>(
 
 async fn write(channel: &ChannelWriteHalf<Msg>, outbox: &Outbox, mut answers: mpsc::Receiver<Bytes>) -> &'static str {
     loop {
-        let line = tokio::select! {
-            answer = answers.recv() => answer,
-            () = outbox.wake.notified() => lock(&outbox.bundle).take(),
+        let lines: Vec<Bytes> = tokio::select! {
+            // None: the other half has stopped, and ends this one.
+            answer = answers.recv() => answer.into_iter().collect(),
+            () = outbox.wake.notified() => outbox.take(),
         };
-        // None: the other half has stopped (and ends this one), or the bundle was taken already.
-        let Some(line) = line else { continue };
-        if channel.data_bytes(line).await.is_err() {
-            return "closed";
+        for line in lines {
+            if channel.data_bytes(line).await.is_err() {
+                return "closed";
+            }
         }
     }
 }

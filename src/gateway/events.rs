@@ -123,6 +123,10 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
             let agents = shared.agents.relay(&cluster, bundle);
             tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
         }
+        Event::EndOnNode { node, order } => {
+            let outcome = if shared.agents.order(node, order) { "relayed" } else { "the node is not here" };
+            tracing::info!(%node, action = "end on node", outcome);
+        }
         Event::NodeGone { node } => {
             tracing::info!(%node, action = "node", outcome = "removed");
             shared.agents.gone(node);

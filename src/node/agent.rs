@@ -9,7 +9,7 @@ use crate::{
         node_sessions::{MAX_NODE_SESSIONS, NodeSession},
         protocol::{FromNode, NODE_HELLO_SECS, ToNode},
     },
-    bundle::{Bundle, BundleKey, SignedBundle, SignedCurrent},
+    bundle::{Bundle, BundleKey, Order, SignedBundle, SignedCurrent, SignedOrder},
     domain::{ClusterPath, NodePath, PublicKey, Timestamp, Ttl, Version},
 };
 use std::time::Duration;
@@ -101,6 +101,8 @@ pub enum Action {
     Install(Box<(Bundle, SignedBundle)>),
     /// The table was not out of date at this time: let the helper know.
     Confirm(Timestamp),
+    /// End this session, if it is open.
+    EndSession(Order),
     /// Install this and let sshd read it; answer with [`Event::HostCertificateInstalled`].
     InstallHostCertificate {
         /// The certificate.
@@ -251,6 +253,7 @@ impl Agent {
                 [confirmed, certified].concat()
             }
             Ok(ToNode::Bundle(signed)) => self.bundle(signed),
+            Ok(ToNode::End(signed)) => self.end(&signed),
             // The last table stays: whether a machine may still be used is not for the gateway alone to say.
             Ok(ToNode::Refused) => {
                 self.failures = self.failures.max(u32::try_from(self.gateways).unwrap_or(u32::MAX).saturating_mul(6));
@@ -285,6 +288,15 @@ impl Agent {
             }
             Ok(_) => vec![],
             Err(error) => vec![Action::Log(Level::Error, format!("the word of the authority: {error}"))],
+        }
+    }
+
+    /// The authority wants a session to end. Not the gateway: it could end what does not go through it.
+    fn end(&self, signed: &SignedOrder) -> Vec<Action> {
+        match signed.open(&self.trusted, &self.node) {
+            Ok(Some(order)) => vec![Action::EndSession(order)],
+            Ok(None) => vec![Action::Log(Level::Error, "an order to end a session is for another node".into())],
+            Err(error) => vec![Action::Log(Level::Error, format!("an order to end a session was refused: {error}"))],
         }
     }
 

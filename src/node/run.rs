@@ -151,6 +151,10 @@ impl Edge {
                 sent.err().map(|error| self.ended(&error.to_string()))
             }
             Action::Install(parts) => Some(self.install(*parts).await),
+            Action::EndSession(order) => {
+                self.sessions.end(order);
+                None
+            }
             Action::Confirm(at) => {
                 if let Err(error) = self.state.confirm(at) {
                     tracing::error!("the access table cannot be confirmed, and will not be believed for ever: {error}");

@@ -3,7 +3,7 @@
 use super::{ConnectionId, NodeIdentity};
 use crate::{
     app::node_sessions::NodeSession,
-    bundle::{BundleKey, SignedBundle, SignedCurrent},
+    bundle::{BundleKey, SignedBundle, SignedCurrent, SignedOrder},
     domain::{NodeId, NodePath, PublicKey, Version},
 };
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,8 @@ pub enum ToNode {
     },
     /// A bundle to install.
     Bundle(SignedBundle),
+    /// A session to end.
+    End(SignedOrder),
     /// Answer to a join.
     Join(JoinAnswer),
     /// It is a node no more.

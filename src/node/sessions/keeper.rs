@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     app::node_sessions::{NodeSession, SessionCertificate},
+    bundle::Order,
     domain::Timestamp,
     node::files::FileError,
 };
@@ -42,6 +43,13 @@ fn since_start(ticks: u64) -> Duration {
     Duration::from_millis(ticks * (1000 / TICKS_PER_SECOND))
 }
 
+/// A session that is being ended.
+struct Going {
+    ending: Ending,
+    /// With what belongs to it, if that is what becomes of sessions; otherwise its connection only.
+    lost: bool,
+}
+
 /// See the module.
 pub(super) struct Keeper<T, U> {
     settings: Settings,
@@ -52,7 +60,7 @@ pub(super) struct Keeper<T, U> {
     started: Timestamp,
     reports: watch::Sender<Vec<NodeSession>>,
     registry: Registry,
-    endings: BTreeMap<ProcessId, Ending>,
+    endings: BTreeMap<ProcessId, Going>,
     look: Option<(Instant, Duration)>,
     check: Instant,
     sweep: (Instant, Duration),
@@ -120,6 +128,7 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
                 let _ = done.send(());
             }
             Event::Abandon => self.registry.expect_no_more(),
+            Event::End(order) => self.end_by_order(&order),
             Event::Enforce(access, done) => {
                 let loses = self.registry.would_lose(&access);
                 self.registry.set_access(access, self.table.ticks());
@@ -196,7 +205,8 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
     /// Begins to end what may not go on. Returns how many sessions these are.
     fn end_what_is_lost(&mut self) -> usize {
         let lost: Vec<_> = self.registry.lost();
-        let lost: Vec<(ProcessId, Lost)> = lost.into_iter().filter(|(id, _)| !self.endings.contains_key(id)).collect();
+        let going = |id: &ProcessId| self.endings.get(id).is_some_and(|going| going.lost);
+        let lost: Vec<(ProcessId, Lost)> = lost.into_iter().filter(|(id, _)| !going(id)).collect();
         for (id, why) in &lost {
             let Some(session) = self.registry.sessions().get(id) else { continue };
             let (login, serial) = (session.login.clone(), session.claim.as_ref().map(|claim| claim.serial.0));
@@ -207,17 +217,34 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
             };
             let belongings = self.registry.belongings(&self.table, *id);
             tracing::info!(login, serial, monitor = id.pid, processes = belongings.len(), "ending a session: {why}");
-            self.endings.insert(*id, Ending::begin(&self.table, &connection, &belongings, Instant::now()));
+            let ending = Ending::begin(&self.table, &connection, &belongings, Instant::now());
+            self.endings.insert(*id, Going { ending, lost: true });
         }
         lost.len()
+    }
+
+    /// Somebody wants a session to end. Its owner may come back, so what it has begun in the background stays.
+    fn end_by_order(&mut self, order: &Order) {
+        let Ok(pid) = i32::try_from(order.process) else { return };
+        let id = ProcessId { pid, start: order.start };
+        let session = self.registry.sessions().get(&id).filter(|session| session.login == order.login);
+        let Some(State::Open(carrier)) = session.map(|session| session.state) else {
+            tracing::info!(monitor = pid, login = order.login, by = order.by, "a session to be ended is not open");
+            return;
+        };
+        if !self.endings.contains_key(&id) {
+            tracing::info!(login = order.login, monitor = pid, "ending a session: {} wants it", order.by);
+            let ending = Ending::begin(&self.table, &[id, carrier], &[], Instant::now());
+            self.endings.insert(id, Going { ending, lost: false });
+        }
     }
 
     fn advance(&mut self, now: Instant) {
         let Self { registry, endings, table, .. } = self;
         let mut over = vec![];
-        endings.retain(|id, ending| {
-            let belongings = registry.belongings(table, *id);
-            let progress = ending.advance(table, &belongings, now);
+        endings.retain(|id, going| {
+            let belongings = if going.lost { registry.belongings(table, *id) } else { vec![] };
+            let progress = going.ending.advance(table, &belongings, now);
             match progress {
                 Progress::Going => return true,
                 Progress::Done => tracing::info!(monitor = id.pid, "a session has been ended"),
@@ -229,11 +256,15 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
                     );
                 }
             }
-            over.push(*id);
+            over.push((*id, going.lost));
             false
         });
         if !over.is_empty() {
-            over.iter().for_each(|id| self.registry.remove(*id));
+            over.iter().filter(|(_, lost)| *lost).for_each(|(id, _)| self.registry.remove(*id));
+            if over.iter().any(|(_, lost)| !lost) {
+                // What they have left behind is still of interest.
+                self.look_around();
+            }
             self.changed();
         }
     }
@@ -259,12 +290,12 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
             let owner = claim.owner.parse().ok()?;
             Some(SessionCertificate { owner, serial: claim.serial, key: claim.key })
         });
-        let since = self.started.after(since_start(monitor.start));
         Some(NodeSession {
             process: u32::try_from(monitor.pid).ok()?,
+            start: monitor.start,
             login: session.login.clone().try_into().ok()?,
             certificate,
-            since: Timestamp::from_secs(since.secs()),
+            since: self.started.after(since_start(monitor.start)),
         })
     }
 

@@ -25,7 +25,7 @@ pub mod stored;
 mod tests;
 
 use super::files::FileError;
-use crate::{app::node_sessions::NodeSession, domain::Timestamp};
+use crate::{app::node_sessions::NodeSession, bundle::Order, domain::Timestamp};
 use access::Access;
 use inbox::{Heard, Inbox};
 use keeper::Keeper;
@@ -88,6 +88,7 @@ enum Event {
     Prepare(Arc<Access>, oneshot::Sender<()>),
     Enforce(Arc<Access>, oneshot::Sender<usize>),
     Abandon,
+    End(Order),
     Stop,
 }
 
@@ -174,6 +175,11 @@ impl Sessions {
     /// The bundle could not be installed: things are as they were.
     pub fn abandon(&self) {
         let _ = self.events.send(Event::Abandon);
+    }
+
+    /// Ends one session, if it is open: its connection, for its owner has lost nothing.
+    pub fn end(&self, order: Order) {
+        let _ = self.events.send(Event::End(order));
     }
 
     /// After a bundle was installed: ends the sessions that may not go on, and returns how many they are.
