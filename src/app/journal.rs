@@ -106,7 +106,8 @@ impl App {
                 // An entry that somebody has spoilt must not keep the next ones out of the journal for good.
                 let StoreError::Entry { seq, .. } = error else { return false };
                 *logged = seq.max(*logged + 1);
-                return true;
+                // One that is found wherever the reading begins must not be read for ever.
+                return *logged < self.store.audit_end().borrow().seq;
             }
         };
         let Some(last) = page.last() else { return false };
