@@ -22,7 +22,7 @@ const NARROWEST: u16 = 20;
 
 impl Screen {
     /// What is known of a terminal, or of none.
-    pub(super) fn of(terminal: Option<Terminal>) -> Self {
+    pub(crate) fn of(terminal: Option<Terminal>) -> Self {
         terminal.map_or_else(Self::default, |terminal| Self {
             columns: Some(terminal.columns.max(NARROWEST)),
             colours: terminal.colours,
@@ -95,7 +95,7 @@ impl Text {
     }
 
     /// As it is written.
-    pub(super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 }

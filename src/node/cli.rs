@@ -4,6 +4,7 @@
 use super::{
     accounts::Accounts,
     config::NodeConfig,
+    doctor::{self, DoctorArgs},
     join::{self, Places},
     leave,
     run::{self, Clock},
@@ -33,6 +34,16 @@ enum Command {
     Leave(LeaveArgs),
     /// Run the agent: keep the access table as the authority says (what the service runs)
     Run(RunArgs),
+    /// Look at this machine, and say what is wrong and what to do about it
+    ///
+    /// Nothing is changed. Exit status: 0 all is well; 1 warnings, or something that only root can see; 2 something that
+    /// keeps people out or lets the wrong ones in.
+    Doctor(DoctorArgs),
+    /// Print a shell's completions
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +193,17 @@ pub fn main(clock: Clock) -> ExitCode {
                 Err(error) => return failed(&error),
             };
             runtime.block_on(serve(config, clock))
+        }
+        Command::Doctor(args) => {
+            let code = runtime.block_on(doctor::doctor(args, clock));
+            // What still hangs has been said, and is not waited for.
+            runtime.shutdown_background();
+            code
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut grammar(), "certgate-node", &mut script);
+            io::stdout().write_all(&script).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }
     }
 }

@@ -69,7 +69,7 @@ pub fn ends(line: &str, own: Fingerprint) -> Option<u64> {
     (Fingerprint::of(certificate.public_key()) == own).then(|| certificate.valid_before())
 }
 
-fn parse(line: &str) -> Result<Certificate, HostCertError> {
+pub(super) fn parse(line: &str) -> Result<Certificate, HostCertError> {
     // ssh-key's parser recurses into nested certificates: bounded by size.
     let line = Some(line.trim()).filter(|line| line.len() <= 2 * MAX_KEY_BYTES && !line.contains('\n'));
     Certificate::from_openssh(line.ok_or(HostCertError::Format)?).map_err(|_| HostCertError::Format)

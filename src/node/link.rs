@@ -3,7 +3,7 @@
 
 use super::{files, state_dir::MAX_SIGNED_BYTES};
 use crate::{
-    app::protocol::{FromNode, NODE_SUBSYSTEM},
+    app::protocol::{FromNode, NODE_LOGIN, NODE_SUBSYSTEM},
     domain::{Fingerprint, PublicKey},
 };
 use russh::{
@@ -186,20 +186,9 @@ impl Link {
 
     async fn establish(gateway: &str, login: &str, key: &HostKey, known: &[Fingerprint]) -> Result<Self, LinkError> {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let handler = Handler { known: known.to_vec(), seen: Arc::clone(&seen) };
         let failed = |error: russh::Error| why(gateway, &seen, &error.to_string());
-
-        let stream = TcpStream::connect(gateway).await.map_err(|error| why(gateway, &seen, &error.to_string()))?;
-        // Small messages that somebody waits for; without it they only get slower.
-        let _ = stream.set_nodelay(true);
-        let config =
-            client::Config { keepalive_interval: Some(KEEPALIVE), keepalive_max: 3, ..client::Config::default() };
-        let mut handle = client::connect_stream(Arc::new(config), stream, handler).await.map_err(failed)?;
-        let hash = handle.best_supported_rsa_hash().await.map_err(failed)?.flatten();
-        let identity = PrivateKeyWithHashAlg::new(Arc::clone(&key.secret), hash);
-        if !handle.authenticate_publickey(login, identity).await.map_err(failed)?.success() {
-            return Err(LinkError::Refused(gateway.to_owned()));
-        }
+        let mut handle = connect(gateway, known, &seen).await?;
+        authenticate(&mut handle, gateway, login, key, &seen).await?;
         let mut channel = handle.channel_open_session().await.map_err(failed)?;
         channel.request_subsystem(true, NODE_SUBSYSTEM).await.map_err(failed)?;
         let mut lines = Lines::default();
@@ -250,6 +239,55 @@ impl Link {
     fn broken(&self, error: &str) -> LinkError {
         why(&self.gateway, &self.seen, error)
     }
+}
+
+/// Connects, and checks the gateway's host key.
+async fn connect(
+    gateway: &str,
+    known: &[Fingerprint],
+    seen: &Arc<Mutex<Seen>>,
+) -> Result<client::Handle<Handler>, LinkError> {
+    let handler = Handler { known: known.to_vec(), seen: Arc::clone(seen) };
+    let stream = TcpStream::connect(gateway).await.map_err(|error| why(gateway, seen, &error.to_string()))?;
+    // Small messages that somebody waits for; without it they only get slower.
+    let _ = stream.set_nodelay(true);
+    let config = client::Config { keepalive_interval: Some(KEEPALIVE), keepalive_max: 3, ..client::Config::default() };
+    let connected = client::connect_stream(Arc::new(config), stream, handler).await;
+    connected.map_err(|error| why(gateway, seen, &error.to_string()))
+}
+
+/// Proves the node's host key.
+async fn authenticate(
+    handle: &mut client::Handle<Handler>,
+    gateway: &str,
+    login: &str,
+    key: &HostKey,
+    seen: &Arc<Mutex<Seen>>,
+) -> Result<(), LinkError> {
+    let failed = |error: russh::Error| why(gateway, seen, &error.to_string());
+    let hash = handle.best_supported_rsa_hash().await.map_err(failed)?.flatten();
+    let identity = PrivateKeyWithHashAlg::new(Arc::clone(&key.secret), hash);
+    if handle.authenticate_publickey(login, identity).await.map_err(failed)?.success() {
+        Ok(())
+    } else {
+        Err(LinkError::Refused(gateway.to_owned()))
+    }
+}
+
+/// Whether the gateway at `HOST:PORT` is one of `known`, and, with the node's `key`, whether it accepts that. The agent's
+/// own connection is left alone: no channel is opened, with which this one would take its place.
+///
+/// # Errors
+/// Whatever fails first.
+pub(super) async fn greet(gateway: &str, key: Option<&HostKey>, known: &[Fingerprint]) -> Result<(), LinkError> {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut handle = connect(gateway, known, &seen).await?;
+    if let Some(key) = key {
+        authenticate(&mut handle, gateway, NODE_LOGIN, key, &seen).await?;
+    }
+    // Nobody minds if it does not arrive.
+    let _ = handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+    Ok(())
 }
 
 /// What is known of the reason, best first.

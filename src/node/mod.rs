@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod agent;
 pub mod cli;
 pub mod config;
+mod doctor;
 pub mod files;
 mod freshness;
 pub mod helper;

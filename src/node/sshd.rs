@@ -106,7 +106,7 @@ pub struct DropIn {
 
 impl DropIn {
     /// Directive and value, as `sshd_config` and `sshd -T` have them.
-    fn directives(&self) -> [(&'static str, String); 6] {
+    pub(super) fn directives(&self) -> [(&'static str, String); 6] {
         let path = |path: &Path| path.display().to_string();
         let command = format!("{} --table {} %u %s %f %F %i", path(&self.helper), path(&self.table));
         [

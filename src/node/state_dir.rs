@@ -239,6 +239,6 @@ impl StateDir {
 }
 
 /// One key a line, as authorized_keys(5) has them.
-fn user_ca_file(bundle: &Bundle) -> String {
+pub(super) fn user_ca_file(bundle: &Bundle) -> String {
     bundle.user_ca.iter().map(|key| format!("{key}\n")).collect()
 }
