@@ -5,10 +5,11 @@ use super::process::{ProcessId, ProcessTable};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
+    io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,12 @@ const CONNECTION_GRACE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 pub const ROUND: Duration = Duration::from_millis(100);
-/// After so long, what does not end cannot (it waits for a disk or a network that is away); it is said, and left.
+/// After so long, what does not end cannot (it waits for a disk or a network that is away); it is said, and tried anew.
 const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// The most processes that are held at a time, by all endings together: each takes a descriptor, and somebody who has
+/// left thousands of processes must not use up what the agent may have. The others' turn comes as these end.
+pub const MAX_HELD: usize = 512;
 
 /// A process that is being ended.
 #[derive(Debug)]
@@ -29,12 +34,29 @@ struct Target {
     until: Instant,
 }
 
+/// What came of taking hold of a process.
+enum Hold {
+    Held(Target),
+    /// There is no such process any more.
+    Gone,
+    /// It may be there: the kernel did not say.
+    Failed(Errno),
+}
+
 impl Target {
     /// Takes hold of a process, if it is still that one.
-    fn hold(table: &impl ProcessTable, id: ProcessId, until: Instant) -> Option<Self> {
-        let descriptor = pidfd_open(Pid::from_raw(id.pid)?, PidfdFlags::empty()).ok()?;
-        // Asked after the descriptor was opened: if the number is still this process's, so is the descriptor.
-        table.lives(id).then_some(Self { descriptor, until })
+    fn hold(table: &impl ProcessTable, id: ProcessId, until: Instant) -> Hold {
+        let Some(pid) = Pid::from_raw(id.pid) else { return Hold::Gone };
+        Self::of(pidfd_open(pid, PidfdFlags::empty()), || table.lives(id), until)
+    }
+
+    fn of(opened: Result<OwnedFd, Errno>, lives: impl FnOnce() -> bool, until: Instant) -> Hold {
+        match opened {
+            // Asked after the descriptor was opened: if the number is still this process's, so is the descriptor.
+            Ok(descriptor) if lives() => Hold::Held(Self { descriptor, until }),
+            Ok(_) | Err(Errno::SRCH) => Hold::Gone,
+            Err(error) => Hold::Failed(error),
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -55,6 +77,10 @@ pub struct Ending {
     begun: Instant,
     targets: Vec<Target>,
     held: HashSet<ProcessId>,
+    /// Those that could not be held yet, and until when they may end by themselves.
+    waiting: BTreeMap<ProcessId, Instant>,
+    /// Why the last of them could not.
+    failure: Option<Errno>,
 }
 
 /// How an [`Ending`] is.
@@ -69,39 +95,90 @@ pub enum Progress {
 }
 
 impl Ending {
-    /// Asks a connection and what belongs to it to end.
-    pub fn begin(table: &impl ProcessTable, connection: &[ProcessId], belongings: &[ProcessId], now: Instant) -> Self {
-        let mut ending = Self { begun: now, targets: vec![], held: HashSet::new() };
-        ending.ask(table, connection, now + CONNECTION_GRACE);
-        ending.ask(table, belongings, now + GRACE);
+    /// Asks a connection and what belongs to it to end, as far as `room` lets them be held.
+    pub fn begin(
+        table: &impl ProcessTable,
+        connection: &[ProcessId],
+        belongings: &[ProcessId],
+        now: Instant,
+        room: usize,
+    ) -> Self {
+        let (held, waiting) = (HashSet::new(), BTreeMap::new());
+        let mut ending = Self { begun: now, targets: vec![], held, waiting, failure: None };
+        ending.want(connection, now + CONNECTION_GRACE);
+        ending.ask(table, room);
+        ending.want(belongings, now + GRACE);
+        ending.ask(table, room.saturating_sub(ending.targets.len()));
         ending
     }
 
-    fn ask(&mut self, table: &impl ProcessTable, ids: &[ProcessId], until: Instant) {
-        for id in ids {
-            if self.held.insert(*id)
-                && let Some(target) = Target::hold(table, *id, until)
-            {
-                target.signal(Signal::TERM);
-                // Whoever has stopped it must not have stopped this.
-                target.signal(Signal::CONT);
-                self.targets.push(target);
-            }
+    /// How many processes it holds.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Why not all of them can be held, if the kernel refuses it.
+    #[must_use]
+    pub fn failure(&self) -> Option<Errno> {
+        self.failure.filter(|_| !self.waiting.is_empty())
+    }
+
+    fn want(&mut self, ids: &[ProcessId], until: Instant) {
+        for id in ids.iter().filter(|id| !self.held.contains(id)) {
+            self.waiting.entry(*id).or_insert(until);
         }
     }
 
+    fn ask(&mut self, table: &impl ProcessTable, room: usize) {
+        let mut room = room;
+        let Self { targets, held, waiting, failure, .. } = self;
+        waiting.retain(|id, until| {
+            if room == 0 {
+                return true;
+            }
+            match Target::hold(table, *id, *until) {
+                Hold::Held(target) => {
+                    target.signal(Signal::TERM);
+                    // Whoever has stopped it must not have stopped this.
+                    target.signal(Signal::CONT);
+                    targets.push(target);
+                    room -= 1;
+                }
+                Hold::Gone => {}
+                Hold::Failed(error) => {
+                    *failure = Some(error);
+                    return true;
+                }
+            }
+            held.insert(*id);
+            false
+        });
+    }
+
     /// Looks how far it is, and kills what has not ended in time. `belongings` are what belongs to the session now:
-    /// there may be more than before.
-    pub fn advance(&mut self, table: &impl ProcessTable, belongings: &[ProcessId], now: Instant) -> Progress {
-        self.ask(table, belongings, self.begun + GRACE);
+    /// there may be more than before. `room` is for how many more.
+    pub fn advance(
+        &mut self,
+        table: &impl ProcessTable,
+        belongings: &[ProcessId],
+        now: Instant,
+        room: usize,
+    ) -> Progress {
         self.targets.retain(|target| !target.has_ended());
-        if self.targets.is_empty() {
+        self.want(belongings, self.begun + GRACE);
+        self.ask(table, room);
+        if self.targets.is_empty() && self.waiting.is_empty() {
             return Progress::Done;
         }
         for target in self.targets.iter().filter(|target| target.until <= now) {
             target.signal(Signal::KILL);
         }
-        if now >= self.begun + GIVE_UP { Progress::Stuck(self.targets.len()) } else { Progress::Going }
+        if now >= self.begun + GIVE_UP {
+            Progress::Stuck(self.targets.len() + self.waiting.len())
+        } else {
+            Progress::Going
+        }
     }
 }
 
@@ -140,26 +217,61 @@ mod tests {
         let now = Instant::now();
         // The number of a process that has become another's.
         let mistaken = ProcessId { start: third.start + 1, ..third };
-        let mut ending = Ending::begin(&table, &[first], &[second, mistaken], now);
+        let mut ending = Ending::begin(&table, &[first], &[second, mistaken], now, MAX_HELD);
         willing.wait().unwrap();
-        assert_eq!(ending.advance(&table, &[], now), Progress::Going);
+        assert_eq!(ending.advance(&table, &[], now, MAX_HELD), Progress::Going);
         assert_eq!(stubborn.try_wait().unwrap(), None, "it has time");
-        assert_eq!(ending.advance(&table, &[], now + GRACE), Progress::Going);
+        assert_eq!(ending.advance(&table, &[], now + GRACE, MAX_HELD), Progress::Going);
         stubborn.wait().unwrap();
-        assert_eq!(ending.advance(&table, &[], now + GRACE), Progress::Done);
+        assert_eq!(ending.advance(&table, &[], now + GRACE, MAX_HELD), Progress::Done);
         assert_eq!(other.try_wait().unwrap(), None);
         // What belongs to it and is found later is ended as well.
-        let mut ending = Ending::begin(&table, &[], &[], now);
-        assert_eq!(ending.advance(&table, &[third], now), Progress::Going);
+        let mut ending = Ending::begin(&table, &[], &[], now, MAX_HELD);
+        assert_eq!(ending.advance(&table, &[third], now, MAX_HELD), Progress::Going);
         other.wait().unwrap();
-        assert_eq!(ending.advance(&table, &[third], now), Progress::Done);
+        assert_eq!(ending.advance(&table, &[third], now, MAX_HELD), Progress::Done);
     }
 
     #[test]
     fn what_was_stopped_ends_too() {
         let (mut stopped, id) = child("kill -s STOP $$; exec sleep 1000");
-        let mut ending = Ending::begin(&ProcFs::new(), &[id], &[], Instant::now());
+        let mut ending = Ending::begin(&ProcFs::new(), &[id], &[], Instant::now(), MAX_HELD);
         stopped.wait().unwrap();
-        assert_eq!(ending.advance(&ProcFs::new(), &[], Instant::now()), Progress::Done);
+        assert_eq!(ending.advance(&ProcFs::new(), &[], Instant::now(), MAX_HELD), Progress::Done);
+    }
+
+    #[test]
+    fn what_cannot_be_held_has_not_ended_and_its_turn_comes() {
+        let table = ProcFs::new();
+        let (mut one, first) = child("exec sleep 1000");
+        let (mut two, second) = child("exec sleep 1000");
+        let now = Instant::now();
+        let mut ending = Ending::begin(&table, &[first, second], &[], now, 1);
+        assert_eq!(ending.holds(), 1);
+        one.wait().unwrap();
+        assert_eq!(two.try_wait().unwrap(), None);
+        assert_eq!(ending.advance(&table, &[], now, 0), Progress::Going);
+        assert_eq!(ending.advance(&table, &[], now + GIVE_UP, 0), Progress::Stuck(1));
+        assert_eq!(two.try_wait().unwrap(), None);
+        assert_eq!(ending.advance(&table, &[], now, 1), Progress::Going);
+        two.wait().unwrap();
+        assert_eq!(ending.advance(&table, &[], now, 1), Progress::Done);
+    }
+
+    #[test]
+    fn a_kernel_that_gives_no_descriptor_has_not_said_that_the_process_is_gone() {
+        let (mut other, id) = child("exec sleep 1000");
+        let pid = Pid::from_raw(id.pid).unwrap();
+        let until = Instant::now();
+        // Too old for it, forbidden, none left, no memory.
+        for error in [Errno::NOSYS, Errno::PERM, Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(matches!(Target::of(Err(error), || true, until), Hold::Failed(said) if said == error));
+        }
+        assert!(matches!(Target::of(Err(Errno::SRCH), || true, until), Hold::Gone));
+        let open = || pidfd_open(pid, PidfdFlags::empty());
+        assert!(matches!(Target::of(open(), || false, until), Hold::Gone), "it is another one");
+        assert!(matches!(Target::of(open(), || true, until), Hold::Held(_)));
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 }

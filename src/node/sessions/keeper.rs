@@ -4,9 +4,9 @@
 use super::{
     Event, Settings,
     access::{Access, Lost},
-    ending::{Ending, Progress, ROUND},
+    ending::{Ending, MAX_HELD, Progress, ROUND},
     inbox::Heard,
-    process::{ProcessId, ProcessTable, TICKS_PER_SECOND},
+    process::{ProcessId, ProcessTable, Snapshot, TICKS_PER_SECOND},
     registry::{Ignored, Registry, Session, State, Users},
     stored,
 };
@@ -30,8 +30,8 @@ use tokio::sync::watch;
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 /// How often it is looked at most while somebody is logging in: some never finish.
 const LAST_LOOK: Duration = Duration::from_secs(5);
-/// How often it is looked whether sessions have ended.
-const CHECK: Duration = Duration::from_secs(5);
+/// How often it is looked whether sessions have ended: so long may one be listed that is over.
+const CHECK: Duration = Duration::from_secs(1);
 /// How often all processes are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How soon after a removal that is done again: for who was just logging in, and was not told of.
@@ -48,6 +48,11 @@ struct Going {
     ending: Ending,
     /// With what belongs to it, if that is what becomes of sessions; otherwise its connection only.
     lost: bool,
+}
+
+/// How many more processes may be held.
+fn room(endings: &BTreeMap<ProcessId, Going>) -> usize {
+    MAX_HELD.saturating_sub(endings.values().map(|going| going.ending.holds()).sum())
 }
 
 /// See the module.
@@ -207,6 +212,7 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
         let lost: Vec<_> = self.registry.lost();
         let going = |id: &ProcessId| self.endings.get(id).is_some_and(|going| going.lost);
         let lost: Vec<(ProcessId, Lost)> = lost.into_iter().filter(|(id, _)| !going(id)).collect();
+        // All connections first: what else belongs to them takes a look at every process.
         for (id, why) in &lost {
             let Some(session) = self.registry.sessions().get(id) else { continue };
             let (login, serial) = (session.login.clone(), session.claim.as_ref().map(|claim| claim.serial.0));
@@ -215,12 +221,19 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
                 State::Open(carrier) => vec![*id, carrier],
                 State::Trying | State::Left => vec![],
             };
-            let belongings = self.registry.belongings(&self.table, *id);
-            tracing::info!(login, serial, monitor = id.pid, processes = belongings.len(), "ending a session: {why}");
-            let ending = Ending::begin(&self.table, &connection, &belongings, Instant::now());
-            self.endings.insert(*id, Going { ending, lost: true });
+            tracing::info!(login, serial, monitor = id.pid, "ending a session: {why}");
+            self.begin(*id, &connection, true);
+        }
+        if !lost.is_empty() {
+            self.advance(Instant::now());
         }
         lost.len()
+    }
+
+    fn begin(&mut self, id: ProcessId, connection: &[ProcessId], lost: bool) {
+        let room = room(&self.endings);
+        let ending = Ending::begin(&self.table, connection, &[], Instant::now(), room);
+        self.endings.insert(id, Going { ending, lost });
     }
 
     /// Somebody wants a session to end. Its owner may come back, so what it has begun in the background stays.
@@ -234,26 +247,34 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
         };
         if !self.endings.contains_key(&id) {
             tracing::info!(login = order.login, monitor = pid, "ending a session: {} wants it", order.by);
-            let ending = Ending::begin(&self.table, &[id, carrier], &[], Instant::now());
-            self.endings.insert(id, Going { ending, lost: false });
+            self.begin(id, &[id, carrier], false);
         }
     }
 
     fn advance(&mut self, now: Instant) {
         let Self { registry, endings, table, .. } = self;
-        let mut over = vec![];
+        if endings.is_empty() {
+            return;
+        }
+        // Once for all of them.
+        let all = registry.watches_belongings().then(|| Snapshot::of(table)).flatten();
+        let (mut room, mut over) = (room(endings), vec![]);
         endings.retain(|id, going| {
-            let belongings = if going.lost { registry.belongings(table, *id) } else { vec![] };
-            let progress = going.ending.advance(table, &belongings, now);
+            let known = all.as_ref().filter(|_| going.lost);
+            let belongings = known.map_or_else(Vec::new, |all| registry.belongings(table, all, *id));
+            let before = going.ending.holds();
+            let progress = going.ending.advance(table, &belongings, now, room);
+            room = (room + before).saturating_sub(going.ending.holds());
             match progress {
                 Progress::Going => return true,
+                // What belongs to it could not be looked at: then that it has ended is not known.
+                Progress::Done if going.lost && all.is_none() && registry.watches_belongings() => return true,
                 Progress::Done => tracing::info!(monitor = id.pid, "a session has been ended"),
                 Progress::Stuck(processes) => {
-                    tracing::error!(
-                        monitor = id.pid,
-                        processes,
-                        "processes of a session do not end, not even by SIGKILL"
-                    );
+                    let why = going.ending.failure().map(|error| error.to_string());
+                    tracing::error!(monitor = id.pid, processes, why, "a session does not end; it is tried again");
+                    // It stays known, and so it is found to be lost again.
+                    return false;
                 }
             }
             over.push((*id, going.lost));

@@ -52,6 +52,9 @@ const MAX_WAITING: usize = 1024;
 /// does not answer. It is done all the same, later.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// After this time it is tried again to make the socket for the helper.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// What becomes of a session that may not go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -135,17 +138,7 @@ impl Sessions {
             );
         }
         let (events, queue) = mpsc::channel();
-        match MachineUsers.uid(&settings.helper) {
-            Some(helper) => match Inbox::bind(&settings.socket, helper) {
-                Ok(inbox) => listen(inbox, events.clone()).map_err(failed)?,
-                // Bundles matter more than this.
-                Err(error) => tracing::error!("the helper cannot tell of logins: {error}"),
-            },
-            None => tracing::error!(
-                user = settings.helper,
-                "there is no such user (helper_user); the helper cannot tell of logins"
-            ),
-        }
+        listen(settings.clone(), events.clone()).map_err(failed)?;
         let boot = ProcFs::boot_id().unwrap_or_default();
         let (sender, reports) = watch::channel(vec![]);
         let machine = (table, MachineUsers);
@@ -199,24 +192,53 @@ impl Drop for Sessions {
     }
 }
 
-/// Hands on what the helper tells, from a thread that does nothing else: the kernel keeps only a few for us.
-fn listen(inbox: Inbox, events: Sender<Event>) -> io::Result<()> {
+/// The socket for the helper.
+fn inbox(settings: &Settings) -> Result<Inbox, String> {
+    let helper = MachineUsers
+        .uid(&settings.helper)
+        .ok_or_else(|| format!("there is no user {} (helper_user in node.toml)", settings.helper))?;
+    Inbox::bind(&settings.socket, helper).map_err(|error| error.to_string())
+}
+
+/// Hands on what the helper tells, from a thread that does nothing else: the kernel keeps only a few for us. While there
+/// can be no socket (whom the machine asks for its users is not up yet), it is tried again; bundles matter more than this.
+fn listen(settings: Settings, events: Sender<Event>) -> io::Result<()> {
     let count = Arc::new(AtomicUsize::new(0));
+    let mut first = Some(inbox(&settings));
     let work = move || {
+        let mut said = None;
         loop {
-            match inbox.receive() {
-                Ok(heard) => {
-                    if let Some(waiting) = Waiting::enter(&count)
-                        && events.send(Event::Heard(heard, waiting)).is_err()
-                    {
-                        return;
-                    }
-                }
-                Err(error) => return tracing::error!("the helper cannot tell of logins any more: {error}"),
+            let problem = match first.take().unwrap_or_else(|| inbox(&settings)) {
+                Ok(inbox) => match hand_on(&inbox, &events, &count) {
+                    None => return,
+                    Some(error) => error.to_string(),
+                },
+                Err(problem) => problem,
+            };
+            if said.as_ref() != Some(&problem) {
+                tracing::error!("the helper cannot tell of logins: {problem}; it is tried again");
             }
+            said = Some(problem);
+            thread::sleep(AGAIN);
         }
     };
     thread::Builder::new().name("logins".into()).spawn(work).map(drop)
+}
+
+/// Until the socket is of no use any more, and why; or until nobody listens.
+fn hand_on(inbox: &Inbox, events: &Sender<Event>, count: &Arc<AtomicUsize>) -> Option<io::Error> {
+    loop {
+        match inbox.receive() {
+            Ok(heard) => {
+                if let Some(waiting) = Waiting::enter(count)
+                    && events.send(Event::Heard(heard, waiting)).is_err()
+                {
+                    return None;
+                }
+            }
+            Err(error) => return Some(error),
+        }
+    }
 }
 
 /// The users of this machine, from wherever it has them (nsswitch.conf(5)).

@@ -7,7 +7,7 @@ use super::process::{Detail, ProcessId, ProcessTable, Stat, TICKS_PER_SECOND};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -62,10 +62,15 @@ impl Default for ProcFs {
 }
 
 impl ProcessTable for ProcFs {
-    fn all(&self) -> Vec<Stat> {
-        let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter_map(|pid| self.stat(pid)).collect()
+    fn all(&self) -> Option<Vec<Stat>> {
+        let entries = fs::read_dir("/proc").ok()?.collect::<io::Result<Vec<_>>>().ok()?;
+        let pids = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let stats = pids.map(|pid: i32| match try_read(Path::new(&format!("/proc/{pid}/stat"))) {
+            Ok(text) => Ok(parse_stat(&text)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        });
+        Some(stats.collect::<io::Result<Vec<_>>>().ok()?.into_iter().flatten().collect())
     }
 
     fn stat(&self, pid: i32) -> Option<Stat> {
@@ -83,7 +88,7 @@ impl ProcessTable for ProcFs {
                     lists.iter().flat_map(|pids| pids.split_ascii_whitespace()).filter_map(|pid| pid.parse().ok());
                 pids.filter_map(|pid| self.stat(pid)).filter(is_child).collect()
             }
-            None => self.all().into_iter().filter(is_child).collect(),
+            None => self.all().unwrap_or_default().into_iter().filter(is_child).collect(),
         }
     }
 
@@ -114,9 +119,19 @@ impl ProcessTable for ProcFs {
 }
 
 fn read(path: &Path) -> Option<String> {
+    try_read(path).ok()
+}
+
+fn try_read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The process has ended, before it was looked at or while it was: everything else (no descriptor, no memory) says
+/// nothing about it.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// `PID (COMMAND) STATE PPID PGRP SESSION … STARTTIME …`; the command may hold anything, parentheses too.
@@ -168,7 +183,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!((stat.id.pid, stat.parent), (pid, own));
         assert!(stat.id.start <= table.ticks());
-        assert!(table.all().contains(&stat));
+        assert!(table.all().unwrap().contains(&stat));
         assert!(table.children(own).iter().any(|child| child.id == stat.id));
         // Between fork(2) and execve(2) it is this program still.
         while table.detail(stat.id).unwrap().program.as_deref() != Some("sleep") {}

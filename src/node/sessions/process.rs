@@ -63,8 +63,8 @@ impl Detail {
 
 /// The processes of a machine.
 pub trait ProcessTable {
-    /// All of them.
-    fn all(&self) -> Vec<Stat>;
+    /// All of them; none if they cannot be looked at.
+    fn all(&self) -> Option<Vec<Stat>>;
 
     /// One.
     fn stat(&self, pid: i32) -> Option<Stat>;
@@ -96,15 +96,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of this machine.
+    /// Of this machine; none if it cannot be looked at.
     #[must_use]
-    pub fn of(table: &impl ProcessTable) -> Self {
-        let by_pid: HashMap<i32, Stat> = table.all().into_iter().map(|stat| (stat.id.pid, stat)).collect();
+    pub fn of(table: &impl ProcessTable) -> Option<Self> {
+        let by_pid: HashMap<i32, Stat> = table.all()?.into_iter().map(|stat| (stat.id.pid, stat)).collect();
         let mut children = HashMap::<i32, Vec<i32>>::new();
         for stat in by_pid.values() {
             children.entry(stat.parent).or_default().push(stat.id.pid);
         }
-        Self { by_pid, children }
+        Some(Self { by_pid, children })
     }
 
     /// The children of a process.

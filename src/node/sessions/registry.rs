@@ -213,7 +213,8 @@ impl Registry {
     /// is of interest, sees what sessions begin. True if something has changed.
     pub fn sweep(&mut self, table: &impl ProcessTable, users: &impl Users) -> bool {
         let mut changed = self.follow(table, users);
-        let all = Snapshot::of(table);
+        // What cannot be looked at has not gone.
+        let Some(all) = Snapshot::of(table) else { return changed };
         let ticks = table.ticks();
         self.former.retain(|_, (_, lost)| *lost + LOGIN_GRACE > ticks);
         for stat in all.by_pid.values().filter(|stat| sshd::may_be_monitor(stat)) {
@@ -326,16 +327,21 @@ impl Registry {
         begun.filter_map(|(id, session)| Some((*id, lost(session)?))).collect()
     }
 
+    /// Whether what belongs to a session beside its connection is to be ended with it.
+    #[must_use]
+    pub fn watches_belongings(&self) -> bool {
+        self.terminate
+    }
+
     /// What belongs to a session beside its connection, as far as that is to be ended with it.
-    pub fn belongings(&mut self, table: &impl ProcessTable, monitor: ProcessId) -> Vec<ProcessId> {
+    pub fn belongings(&mut self, table: &impl ProcessTable, all: &Snapshot, monitor: ProcessId) -> Vec<ProcessId> {
         let Some(session) = self.sessions.get_mut(&monitor).filter(|_| self.terminate) else { return vec![] };
-        let all = Snapshot::of(table);
         let carrier = match session.state {
             State::Open(carrier) => Some(carrier),
             State::Trying | State::Left => None,
         };
-        session.marks.watch(table, &all, carrier);
-        belongings(table, &all, &session.marks, carrier)
+        session.marks.watch(table, all, carrier);
+        belongings(table, all, &session.marks, carrier)
     }
 
     /// Forgets a session.
