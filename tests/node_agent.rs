@@ -156,7 +156,7 @@ fn an_installation_that_fails_leaves_the_old_version_and_is_tried_again() {
     let actions = agent.handle(Event::Installed(Err("No space left on device".into()), 0));
     assert_eq!(receipt(&actions), (Some(Version(5)), Some("No space left on device")));
     // The next hello says what is really there, so the same bundle comes again and is taken.
-    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
     assert!(matches!(receive(&mut agent, &bundle)[..], [Action::Install(_)]));
 }
 
@@ -180,19 +180,19 @@ fn whoever_reconnects_says_what_they_have_and_gateways_are_tried_in_turn() {
     let actions = agent.handle(Event::Ended { why: "gone".into(), jitter: 0 });
     assert!(matches!(actions.last(), Some(Action::Connect { after, .. }) if *after == Duration::from_millis(500)));
     // Nothing is said into a connection that is gone.
-    assert_eq!(agent.handle(Event::Tick(NOW)), []);
+    assert_eq!(agent.handle(Event::Tick), []);
 }
 
 #[test]
 fn a_silent_gateway_is_left() {
     let mut agent = connected(Some(5));
-    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
-    assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
-    assert!(matches!(agent.handle(Event::Tick(NOW))[..], [Action::Disconnect(_)]));
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
+    assert!(matches!(agent.handle(Event::Tick)[..], [Action::Disconnect(_)]));
     // One that answers is not, even if all it says is that the authority is away.
     let mut agent = connected(Some(5));
     for _ in 0..10 {
-        assert_eq!(agent.handle(Event::Tick(NOW)), [hello(Some(5))]);
+        assert_eq!(agent.handle(Event::Tick), [hello(Some(5))]);
         assert!(matches!(receive(&mut agent, &ToNode::Unavailable)[..], [Action::Log(Level::Warning, _)]));
     }
 }
@@ -260,7 +260,7 @@ fn a_table_is_confirmed_by_the_authoritys_word_about_its_own_version_only() {
     assert_eq!(hear(&mut agent, 6, later(5000), later(5200)), []);
     // Whoever operates the node is told, also while no gateway can be reached.
     let _ = agent.handle(Event::Ended { why: "gone".into(), jitter: 0 });
-    let told = agent.handle(Event::Tick(later(20_000)));
+    let told = agent.handle(Event::Look(later(20_000)));
     assert!(matches!(&told[..], [Action::Log(Level::Error, text)] if text.contains("max_age")), "{told:?}");
     // Turned off, nothing is written.
     assert_eq!(receive(&mut connected(Some(5)), &word("h100.acme", 5, NOW, &authority())), []);
@@ -310,7 +310,7 @@ fn the_sessions_are_said_when_they_change_and_again_to_whoever_may_have_forgotte
     };
     assert_eq!(agent.handle(Event::Sessions(sessions(1))), [], "to nobody");
     assert_eq!(said(&agent.handle(Event::Connected)), [(vec![0], 0)]);
-    assert_eq!(said(&agent.handle(Event::Tick(NOW))), [(vec![0], 0)]);
+    assert_eq!(said(&agent.handle(Event::Tick)), [(vec![0], 0)]);
     assert_eq!(said(&agent.handle(Event::Sessions(sessions(2)))), [(vec![1, 0], 0)]);
     // No more than are heard; those that came last.
     let many = u32::try_from(MAX_NODE_SESSIONS).unwrap() + 3;
@@ -318,7 +318,7 @@ fn the_sessions_are_said_when_they_change_and_again_to_whoever_may_have_forgotte
     assert_eq!((report[0].0.len(), report[0].0[0], report[0].1), (MAX_NODE_SESSIONS, many - 1, 3));
     // None any more: said once.
     assert_eq!(said(&agent.handle(Event::Sessions(vec![]))), [(vec![], 0)]);
-    assert_eq!(said(&agent.handle(Event::Tick(NOW))), []);
+    assert_eq!(said(&agent.handle(Event::Tick)), []);
 }
 
 #[test]

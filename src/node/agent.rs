@@ -75,8 +75,10 @@ pub enum Event {
         /// Random: spreads the nodes that lost one gateway in the same moment.
         jitter: u16,
     },
-    /// [`NODE_HELLO_SECS`] have passed since the last time.
-    Tick(Timestamp),
+    /// [`NODE_HELLO_SECS`] have passed since the last time, or since it was connected.
+    Tick,
+    /// Time to look how old the access table is, whatever becomes of connections.
+    Look(Timestamp),
     /// What became of [`Action::Install`], and how many sessions ended because of it.
     Installed(Result<Installed, String>, u32),
     /// What sessions sshd has now.
@@ -187,11 +189,11 @@ impl Agent {
                 vec![Action::Log(Level::Info, "connected to a gateway".into()), self.hello(), self.report()]
             }
             Event::Line(line, now) if self.connected => self.line(&line, now),
-            Event::Line(..) => vec![],
-            Event::Tick(now) => {
-                let told = self.freshness.watch(now).map(|(level, text)| Action::Log(level, text));
-                let said = if self.connected { self.tick() } else { vec![] };
-                told.into_iter().chain(said).collect()
+            Event::Tick if self.connected => self.tick(),
+            Event::Line(..) | Event::Tick => vec![],
+            Event::Look(now) => {
+                let told = self.freshness.watch(now);
+                told.map(|(level, text)| Action::Log(level, text)).into_iter().collect()
             }
             Event::Sessions(sessions) => {
                 self.sessions = sessions;

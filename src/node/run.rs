@@ -50,6 +50,9 @@ pub async fn run(
     let mut timer = tokio::time::interval(Duration::from_secs(NODE_HELLO_SECS));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     timer.reset();
+    // Not reset by whoever connects and hangs up.
+    let mut age = tokio::time::interval(Duration::from_secs(NODE_HELLO_SECS));
+    age.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stop = std::pin::pin!(stop);
     loop {
         while let Some(action) = todo.pop_front() {
@@ -62,7 +65,8 @@ pub async fn run(
         }
         let event = tokio::select! {
             () = &mut stop => return Ok(()),
-            _ = timer.tick() => Event::Tick(clock()),
+            _ = timer.tick() => Event::Tick,
+            _ = age.tick() => Event::Look(clock()),
             event = next_event(&mut edge.link, &mut edge.dialling, clock) => event,
             sessions = edge.sessions.changed() => Event::Sessions(sessions),
         };
