@@ -3,16 +3,12 @@
 //! A gateway can hold bundles back. It cannot make this: so a node that has not seen it for a while knows that it may
 //! have missed something, whatever the gateway says.
 
-use super::signed::{BundleError, BundleKey, seal, verify};
+use super::{
+    message::{Message, Signed},
+    signed::{BundleError, BundleKey},
+};
 use crate::domain::{ClusterPath, Timestamp, Version};
-use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
-
-/// What a signature is made over, before the payload; see [`super::SignedBundle`].
-const DOMAIN: &[u8] = b"certgate current v1\0";
-
-/// Longer than any payload that makes sense, in bytes.
-const MAX_BYTES: usize = 1024;
 
 /// At this time, whoever had this version of the cluster's bundle, or a higher one, had missed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,39 +22,21 @@ pub struct Current {
     pub at: Timestamp,
 }
 
-/// The same as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SignedCurrent {
-    /// [`Current`] as JSON: the exact bytes that were signed.
-    pub payload: String,
-    /// The key that signed.
-    pub key: BundleKey,
-    /// The ed25519 signature in base64.
-    pub signature: String,
+impl Message for Current {
+    const DOMAIN: &'static [u8] = b"certgate current v1\0";
+    const MAX_BYTES: usize = 1024;
 }
 
-impl SignedCurrent {
-    /// Signs it.
-    ///
-    /// # Errors
-    /// It cannot be encoded.
-    pub fn sign(current: &Current, key: &SigningKey) -> Result<Self, BundleError> {
-        let payload = serde_json::to_string(current).map_err(|e| BundleError::Format(e.to_string()))?;
-        let signature = seal(DOMAIN, &payload, key);
-        Ok(Self { payload, key: BundleKey::from(key), signature })
-    }
+/// The same as it travels.
+pub type SignedCurrent = Signed<Current>;
 
+impl SignedCurrent {
     /// Checks the signature, and that it is about `cluster`; only then is the payload parsed.
     ///
     /// # Errors
     /// Whatever is wrong first: size, key, signature, format, cluster.
     pub fn open(&self, trusted: &[BundleKey], cluster: &ClusterPath) -> Result<Current, BundleError> {
-        if self.payload.len() > MAX_BYTES {
-            return Err(BundleError::TooLarge);
-        }
-        verify(DOMAIN, &self.payload, self.key, &self.signature, trusted)?;
-        let current: Current = serde_json::from_str(&self.payload).map_err(|e| BundleError::Format(e.to_string()))?;
+        let current = self.read(trusted)?;
         if current.cluster != *cluster {
             return Err(BundleError::Cluster { found: current.cluster, expected: cluster.clone() });
         }
@@ -70,6 +48,7 @@ impl SignedCurrent {
 mod tests {
     use super::*;
     use crate::bundle::SignedBundle;
+    use ed25519_dalek::SigningKey;
 
     #[test]
     fn the_word_of_the_authority_is_taken_from_nobody_else_and_for_nothing_else() {
@@ -87,7 +66,7 @@ mod tests {
         let changed = SignedCurrent { payload: signed.payload.replace(":5", ":6"), ..signed.clone() };
         assert_eq!(changed.open(&trusted, &cluster), Err(BundleError::Signature));
         // A signature over one kind of message is none over another.
-        let SignedCurrent { payload, key, signature } = signed;
+        let SignedCurrent { payload, key, signature, .. } = signed;
         let bundle = SignedBundle { payload, key, signature };
         assert_eq!(bundle.open(&trusted, &cluster, None), Err(BundleError::Signature));
     }

@@ -4,6 +4,7 @@
 
 mod compose;
 mod current;
+mod message;
 mod order;
 mod signed;
 pub mod table;

@@ -3,16 +3,12 @@
 //! A gateway passes it on, and cannot make one. It names a process by number and start, so it is of no use for anything
 //! else: kept and sent again, it finds nothing.
 
-use super::signed::{BundleError, BundleKey, seal, verify};
+use super::{
+    message::{Message, Signed},
+    signed::{BundleError, BundleKey},
+};
 use crate::domain::NodePath;
-use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
-
-/// What a signature is made over, before the payload; see [`super::SignedBundle`].
-const DOMAIN: &[u8] = b"certgate end session v1\0";
-
-/// Longer than any payload that makes sense, in bytes.
-const MAX_BYTES: usize = 4096;
 
 /// This session is to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,39 +26,21 @@ pub struct Order {
     pub by: String,
 }
 
-/// The same as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SignedOrder {
-    /// [`Order`] as JSON: the exact bytes that were signed.
-    pub payload: String,
-    /// The key that signed.
-    pub key: BundleKey,
-    /// The ed25519 signature in base64.
-    pub signature: String,
+impl Message for Order {
+    const DOMAIN: &'static [u8] = b"certgate end session v1\0";
+    const MAX_BYTES: usize = 4096;
 }
 
-impl SignedOrder {
-    /// Signs it.
-    ///
-    /// # Errors
-    /// It cannot be encoded.
-    pub fn sign(order: &Order, key: &SigningKey) -> Result<Self, BundleError> {
-        let payload = serde_json::to_string(order).map_err(|e| BundleError::Format(e.to_string()))?;
-        let signature = seal(DOMAIN, &payload, key);
-        Ok(Self { payload, key: BundleKey::from(key), signature })
-    }
+/// The same as it travels.
+pub type SignedOrder = Signed<Order>;
 
+impl SignedOrder {
     /// Checks the signature, and that it is for `node`; only then is the payload parsed. None if it is for another one.
     ///
     /// # Errors
     /// Whatever is wrong first: size, key, signature, format.
     pub fn open(&self, trusted: &[BundleKey], node: &NodePath) -> Result<Option<Order>, BundleError> {
-        if self.payload.len() > MAX_BYTES {
-            return Err(BundleError::TooLarge);
-        }
-        verify(DOMAIN, &self.payload, self.key, &self.signature, trusted)?;
-        let order: Order = serde_json::from_str(&self.payload).map_err(|e| BundleError::Format(e.to_string()))?;
+        let order = self.read(trusted)?;
         Ok(Some(order).filter(|order| order.node == *node))
     }
 }
@@ -71,6 +49,7 @@ impl SignedOrder {
 mod tests {
     use super::*;
     use crate::bundle::SignedCurrent;
+    use ed25519_dalek::SigningKey;
 
     #[test]
     fn an_order_is_taken_from_the_authority_only_and_for_the_node_that_it_names() {
@@ -89,8 +68,8 @@ mod tests {
         let changed = SignedOrder { payload: signed.payload.replace("4242", "4243"), ..signed.clone() };
         assert_eq!(changed.open(&trusted, &node), Err(BundleError::Signature));
         // A signature over one kind of message is none over another.
-        let SignedOrder { payload, key, signature } = signed;
-        let word = SignedCurrent { payload, key, signature };
+        let SignedOrder { payload, key, signature, .. } = signed;
+        let word = SignedCurrent { payload, key, signature, message: std::marker::PhantomData };
         assert_eq!(word.open(&trusted, &"h100.acme".parse().unwrap()), Err(BundleError::Signature));
     }
 }

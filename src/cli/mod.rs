@@ -5,19 +5,15 @@ use crate::{
     app::{
         authority::Console,
         protocol::{AdminCommand, CommandAnswer, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal, wants_json},
-        waiting::Waiting,
     },
-    command::{Local, Page, locally},
+    command::{Local, Page, locally, person},
 };
-use rustix::termios::tcgetwinsize;
 use std::{
     ffi::OsString,
     fs::File,
     io::{BufRead, IsTerminal, Read as _, Write},
     path::{Path, PathBuf},
-    pin::pin,
     process::ExitCode,
-    time::Duration,
 };
 
 /// The admin socket where nothing else is said.
@@ -36,7 +32,8 @@ pub fn main<C: Console>(
         Err(problem) => return show(&failed("usage", &problem, 2, false)),
     };
     let json = wants_json(words.iter().map(String::as_str));
-    let terminal = terminal();
+    // If a person sits at both ends of it.
+    let terminal = person::terminal().filter(|_| std::io::stdin().is_terminal());
     let output = match locally(&words, terminal, programs) {
         Local::Answered(output) => output,
         Local::Pages { directory, pages } => write_pages(&directory, &pages)
@@ -80,7 +77,7 @@ async fn ask(
 ) -> Result<Output, (&'static str, String)> {
     let mut command = AdminCommand { words, terminal, inputs: Vec::new(), context: None };
     loop {
-        let answer = attended(authority.run(&command)).await.map_err(|error| {
+        let answer = person::attended(authority.run(&command)).await.map_err(|error| {
             let next = "Is the authority running, and may this user use its admin socket? See: systemctl status \
                         certgate-authority. Another socket: certgate --socket PATH";
             ("unavailable", format!("{error}\n{next}"))
@@ -101,24 +98,6 @@ async fn ask(
     }
 }
 
-/// Awaits an answer; who sits at a terminal is shown each second that something is going on.
-async fn attended<T>(answer: impl Future<Output = T>) -> T {
-    let person = std::io::stderr().is_terminal();
-    // A terminal that is gone has nobody to tell.
-    let tell = |text: &str| drop(std::io::stderr().write_all(text.as_bytes()));
-    let mut answer = pin!(answer);
-    let mut waiting = Waiting::default();
-    loop {
-        tokio::select! {
-            answer = &mut answer => {
-                tell(&waiting.over());
-                return answer;
-            }
-            () = tokio::time::sleep(Duration::from_secs(1)), if person => tell(&waiting.second()),
-        }
-    }
-}
-
 fn write_pages(directory: &Path, pages: &[Page]) -> std::io::Result<Output> {
     std::fs::create_dir_all(directory)?;
     for Page { name, text } in pages {
@@ -126,16 +105,6 @@ fn write_pages(directory: &Path, pages: &[Page]) -> std::io::Result<Output> {
     }
     let stderr = format!("wrote {} man pages to {}\n", pages.len(), directory.display());
     Ok(Output { stderr, ..Output::default() })
-}
-
-/// The terminal, if a person sits at both ends of it.
-fn terminal() -> Option<Terminal> {
-    let person = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let size = person.then(|| tcgetwinsize(std::io::stdout()).ok()).flatten()?;
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colours = !plain && std::env::var("TERM").is_ok_and(|term| Terminal::type_has_colours(&term));
-    // A terminal that does not know its width says 0.
-    Some(Terminal { columns: if size.ws_col == 0 { 80 } else { size.ws_col }, colours })
 }
 
 /// Shows the prompt and reads what is asked for. Whoever serves the socket does not choose which files are read: only

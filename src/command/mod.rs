@@ -20,6 +20,7 @@ mod member;
 mod moment;
 mod node;
 mod org;
+pub mod person;
 mod project;
 mod reply;
 mod service;

@@ -53,20 +53,27 @@ struct RunArgs {
     config: PathBuf,
 }
 
+/// Where `join` has put things, for the commands that come after it.
 #[derive(Debug, Args)]
-struct LeaveArgs {
+pub(super) struct Placed {
     /// What `join` wrote
     #[arg(long, value_name = "FILE", default_value = "/etc/certgate/node.toml")]
-    config: PathBuf,
+    pub(super) config: PathBuf,
     /// sshd itself, by its whole path
     #[arg(long, value_name = "FILE", default_value = "/usr/sbin/sshd")]
-    sshd: PathBuf,
+    pub(super) sshd: PathBuf,
     /// sshd's main configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config")]
-    sshd_config: PathBuf,
+    pub(super) sshd_config: PathBuf,
     /// The sshd configuration file that `join` wrote
     #[arg(long, value_name = "FILE", default_value = "/etc/ssh/sshd_config.d/10-certgate.conf")]
-    drop_in: PathBuf,
+    pub(super) drop_in: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LeaveArgs {
+    #[command(flatten)]
+    placed: Placed,
     /// Leave the accounts that the agent has made: files keep their owners' names
     #[arg(long)]
     keep_accounts: bool,
@@ -176,10 +183,11 @@ pub fn main(clock: Clock) -> ExitCode {
             joined.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }
         Command::Leave(args) => {
+            let Placed { config, sshd: program, sshd_config, drop_in } = args.placed;
             let places = leave::Places {
-                config: args.config,
-                sshd: Sshd { program: args.sshd, config: args.sshd_config },
-                drop_in: args.drop_in,
+                config,
+                sshd: Sshd { program, config: sshd_config },
+                drop_in,
                 keep_accounts: args.keep_accounts,
             };
             leave::leave(&places, say).map_or_else(|error| failed(&error), |_| ExitCode::SUCCESS)
