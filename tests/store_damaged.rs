@@ -214,7 +214,7 @@ fn large_state() -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn of_a_large_database_the_directory_is_checked_at_once() {
+fn of_a_large_database_all_but_the_audit_log_is_checked_at_once() {
     let (dir, path) = large_state();
     open(dir.path()).unwrap();
     let whole = fs::read(&path).unwrap();
@@ -228,10 +228,26 @@ fn of_a_large_database_the_directory_is_checked_at_once() {
         fs::write(&path, bytes).unwrap();
         refused(dir.path(), &path, "");
     }
+    // And the first page of everything else: the record of certificates says which ones live.
+    fs::write(&path, &whole).unwrap();
+    let connection = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let sql = "SELECT name, rootpage FROM sqlite_schema WHERE tbl_name != 'audit' AND rootpage > 1";
+    let mut statement = connection.prepare(sql).unwrap();
+    let roots = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, u32>(1)? as usize))).unwrap();
+    let roots: Vec<(String, usize)> = roots.map(Result::unwrap).collect();
+    drop(statement);
+    drop(connection);
+    assert!(roots.iter().any(|(name, _)| name == "certificates"), "{roots:?}");
+    for (name, page) in roots {
+        let mut bytes = whole.clone();
+        bytes[(page - 1) * PAGE..page * PAGE].fill(0xa5);
+        fs::write(&path, bytes).unwrap();
+        assert!(open(dir.path()).is_err(), "{name}");
+    }
 }
 
 #[test]
-fn of_a_large_database_the_logs_are_checked_while_it_works() {
+fn of_a_large_database_the_audit_log_is_checked_while_it_works() {
     let log = Log::default();
     let writer = log.clone();
     // For the whole process: the check has a thread of its own.

@@ -1,7 +1,7 @@
-//! Whether SQLite finds a database whole. A small one is checked before it is used. A large one is large for its logs;
-//! before it is used only the directory is checked, because the logs are of any length, nothing that is decided depends on
-//! what is far back in them, and nobody should have to wait for them when an authority starts. They are checked while it
-//! works.
+//! Whether SQLite finds a database whole. A small one is checked before it is used. A large one is large for its audit log;
+//! before it is used everything else is checked, because that log is of any length, nothing is decided by it, and nobody
+//! should have to wait for it when an authority starts. It is checked while the authority works, and 'audit verify' finds
+//! what was altered in it as ever.
 
 use super::{connect, files};
 use crate::store::StoreError;
@@ -15,8 +15,9 @@ use std::{
 /// Up to this size, in bytes, a database is checked whole at once: a fraction of a second.
 const AT_ONCE: u64 = 64 << 20;
 
-/// The tables that are large because they grow with everything that is done.
-const LOGS: [&str; 2] = ["audit", "certificates"];
+/// The table that is large because it grows with everything that is done, and decides nothing. The record of certificates
+/// grows too, but says which ones live and may have to be revoked.
+const LOG: &str = "audit";
 
 /// Whether there is something left to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +25,11 @@ const LOGS: [&str; 2] = ["audit", "certificates"];
 pub(super) enum Left {
     /// No.
     Nothing,
-    /// What is not the directory's.
-    Logs,
+    /// The audit log.
+    Log,
 }
 
-/// Checks a database before it is used: the whole of it, or the directory's part.
+/// Checks a database before it is used: the whole of it, or all but the audit log.
 ///
 /// # Errors
 /// It is not whole.
@@ -46,11 +47,11 @@ pub(super) fn before_use(path: &Path, connection: &Connection) -> Result<Left, S
     let tables = statement.query_map([], |row| row.get(0)).map_err(broken)?;
     for table in tables {
         let table: String = table.map_err(broken)?;
-        if !LOGS.contains(&table.as_str()) {
+        if table != LOG {
             check(&format!("'{}'", table.replace('\'', "''")))?;
         }
     }
-    Ok(Left::Logs)
+    Ok(Left::Log)
 }
 
 /// SQLite's check of every page and row (<https://www.sqlite.org/pragma.html#pragma_quick_check>), of one table with its
@@ -69,8 +70,8 @@ pub(super) struct Later {
 }
 
 impl Later {
-    /// Checks everything, beside whatever else is done. If it is not whole, the log says so and the authority goes on: the
-    /// directory is whole, and what cannot be recorded is refused.
+    /// Checks everything, beside whatever else is done. If it is not whole, the journal says so and the authority goes on:
+    /// all that it decides by is whole, and what cannot be recorded is refused.
     pub(super) fn start(path: &Path) -> Result<Self, StoreError> {
         let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let (stop, path) = (connection.get_interrupt_handle(), path.to_owned());

@@ -112,7 +112,7 @@ impl SqliteStore {
         })?;
         let check = match left {
             Left::Nothing => None,
-            Left::Logs => Some(Later::start(path)?),
+            Left::Log => Some(Later::start(path)?),
         };
         Ok(Self { directory, end: seen, _check: check, writer, reader, _lock: lock })
     }
