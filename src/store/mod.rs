@@ -13,10 +13,12 @@ pub mod memory;
 mod random;
 #[cfg(test)]
 mod samples;
+#[cfg(feature = "processes")]
 pub mod sqlite;
 mod step;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "processes")]
 pub use sqlite::SqliteStore;
 
 use crate::{
