@@ -29,6 +29,10 @@ const SIGN_AFTER_ENTRIES: u64 = 1000;
 /// A head is signed when there is something new and the last one is so old.
 const SIGN_AFTER: Duration = Duration::from_secs(300);
 
+/// Where much is decided, what is durable is read at most so often, and so many entries at once: on a machine with few
+/// cores each reading takes time from the next decision. What comes alone is read at once.
+const PACE: Duration = Duration::from_millis(10);
+
 /// How often it is looked at the clock.
 const TICK: Duration = Duration::from_secs(15);
 
@@ -48,6 +52,8 @@ impl App {
         let mut logged = self.logged_until;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What a former authority has left unsigned is signed at once, and said: it may have ended without doing so, or
         // somebody may have appended to its log.
         let unsigned = self.logged_until.saturating_sub(lock(&self.signed).seq);
@@ -78,6 +84,8 @@ impl App {
                 }
                 // Everybody who was noting something has given their place back.
                 let _ = self.backlog.acquire_many(AUDIT_BACKLOG).await;
+            } else {
+                pace.tick().await;
             }
             // Page by page: also while the journal does not keep up with what is decided, a head is signed when it is due.
             loop {

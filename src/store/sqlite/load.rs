@@ -1,5 +1,5 @@
 //! Reading a database back: its rows become the mutations that lead to them, and the directory applies these as it
-//! applied the first ones, with all of its checks, each as soon as it is read. What was deleted is made and deleted
+//! applied the first ones, with all of its checks, beside the thread that reads. What was deleted is made and deleted
 //! again, so that names and numbers stay taken.
 
 use super::{audit, rows};
@@ -12,7 +12,11 @@ use crate::{
     store::{Mark, step::State},
 };
 use rusqlite::{Connection, Row};
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    sync::{Arc, mpsc},
+    thread,
+};
 use thiserror::Error;
 
 /// What the database holds.
@@ -60,6 +64,9 @@ enum LoadError {
     /// Rows that contradict each other.
     #[error("{0}")]
     Inconsistent(#[from] Inconsistent),
+    /// What applies the rows has ended before the last one.
+    #[error("it could not be read to its end, on a defect in certgate")]
+    Stopped,
     /// A number that would be given out again.
     #[error("serial number {given} was given out, and {next} would be next")]
     Serial { given: Serial, next: Serial },
@@ -75,35 +82,60 @@ fn read(connection: &Connection) -> Result<(Directory, Serial), LoadError> {
     if given >= next_serial {
         return Err(LoadError::Serial { given, next: next_serial });
     }
-    let mut replay = Replay { connection, directory: Directory::default() };
+    // One thread reads and parses, another applies: with a hundred thousand accounts each has as much to do.
+    let (chunks, waiting) = mpsc::sync_channel::<Vec<Mutation>>(CHUNKS);
+    let directory = thread::scope(|scope| {
+        let applying = scope.spawn(move || {
+            // Nobody else has it yet, so it changes in place.
+            waiting.iter().try_fold(Directory::default(), |directory, chunk| directory.into_after(&chunk))
+        });
+        let read = replay(Replay { connection, chunk: Vec::with_capacity(CHUNK), chunks });
+        // First, since a contradiction ends the reading as well.
+        let directory = applying.join().map_err(|_| LoadError::Stopped)??;
+        read.map(|()| directory)
+    })?;
+    Ok((directory.at_version(version), next_serial))
+}
+
+/// Mutations that are passed on at once, and how many times that may wait.
+const CHUNK: usize = 1024;
+const CHUNKS: usize = 8;
+
+struct Replay<'a> {
+    connection: &'a Connection,
+    chunk: Vec<Mutation>,
+    chunks: mpsc::SyncSender<Vec<Mutation>>,
+}
+
+fn replay(mut replay: Replay<'_>) -> Result<(), LoadError> {
     people(&mut replay)?;
     places(&mut replay)?;
     belonging(&mut replay)?;
     deletions(&mut replay)?;
-    Ok((replay.directory.at_version(version), next_serial))
-}
-
-struct Replay<'a> {
-    connection: &'a Connection,
-    directory: Directory,
+    replay.pass_on()
 }
 
 impl Replay<'_> {
-    /// Applies what each row of a query stands for.
+    /// Has that applied which each row of a query stands for.
     fn each<const N: usize>(
         &mut self,
         query: &str,
         mutations: impl Fn(&Row<'_>) -> rusqlite::Result<[Mutation; N]>,
     ) -> Result<(), LoadError> {
-        // Nobody else has it yet, so it changes in place.
-        let mut directory = mem::take(&mut self.directory);
         let mut statement = self.connection.prepare(query)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            directory = directory.into_after(&mutations(row)?)?;
+            self.chunk.extend(mutations(row)?);
+            if self.chunk.len() >= CHUNK {
+                self.pass_on()?;
+            }
         }
-        self.directory = directory;
         Ok(())
+    }
+
+    fn pass_on(&mut self) -> Result<(), LoadError> {
+        let chunk = mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        self.chunks.send(chunk).map_err(|_| LoadError::Stopped)
     }
 }
 

@@ -40,6 +40,12 @@ const QUEUE: usize = 1024;
 const BUSY: Duration = Duration::from_secs(5);
 /// How large a write-ahead log may stay after a burst, in bytes.
 const WAL_LIMIT: i64 = 64 << 20;
+/// Pages of the write-ahead log after which it is brought into the database, which whoever commits then waits for. Most
+/// commits write the same few pages again, of which only the last is brought over: four times SQLite's own number.
+const CHECKPOINT: i64 = 4000;
+/// What the writer keeps of the database in memory, in KiB (below zero, as SQLite has it): all that a large transaction
+/// changes, which would be written out early, and read again, otherwise.
+const WRITER_CACHE_KIB: i64 = -16_384;
 /// Prepared statements that are kept: more than there are in `write`.
 const STATEMENTS: usize = 64;
 
@@ -81,14 +87,22 @@ impl SqliteStore {
         files::check_directory(dir)?;
         let lock = Lock::acquire(dir)?;
         let path = files::prepare(dir, &lock)?;
-        // Looked at through a connection that cannot write, before one that can is opened.
-        let (left, state) = {
-            let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            files::check_ours(&path, &connection)?;
-            let left = check::before_use(&path, &connection)?;
-            (left, load::load(&connection).map_err(|what| files::damaged(&path, what))?)
-        };
+        let (left, state) = Self::look(&path)?;
         Self::start(&path, lock, state, commits, left)
+    }
+
+    /// Looks at the database through connections that cannot write, before one that can is opened. It is checked and read
+    /// at the same time; what was read counts only if it is whole.
+    fn look(path: &Path) -> Result<(Left, State), StoreError> {
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        files::check_ours(path, &connection)?;
+        thread::scope(|scope| {
+            let checking = scope.spawn(|| check::before_use(path, &connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?));
+            let state = load::load(&connection).map_err(|what| files::damaged(path, what));
+            let checked =
+                checking.join().map_err(|_| StoreError::Failed("the check of the database panicked".into()))?;
+            Ok((checked?, state?))
+        })
     }
 
     fn start(path: &Path, lock: Lock, state: State, commits: Commits, left: Left) -> Result<Self, StoreError> {
@@ -100,6 +114,7 @@ impl SqliteStore {
         if mode != "wal" {
             return Err(files::damaged(path, format!("it is in journal mode {mode} instead of wal")));
         }
+        set_up_for_writing(&connection).map_err(|error| files::damaged(path, error.to_string()))?;
         let published = Arc::clone(&directory);
         let (end, seen) = watch::channel(state.head);
         let writer = Writer { connection, state, published, end, commits };
@@ -224,6 +239,11 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_LIMIT, |_| Ok(()))
+}
+
+fn set_up_for_writing(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT, |_| Ok(()))
 }
 
 /// A thread that works through a queue, and is waited for when this is dropped.
