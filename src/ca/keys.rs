@@ -1,10 +1,11 @@
 //! Where CA keys come from: files in the state directory, today.
 
+use super::ed25519::Pair;
 use crate::{
     bundle::{BundleKey, CaPublicKeys},
     domain::PublicKey,
 };
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::SigningKey;
 use rustix::fs::{Mode, OFlags};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair};
 use std::{
@@ -129,8 +130,8 @@ impl CaKeys {
     pub fn load(dir: &Path, database: &Path) -> Result<Self, KeyFileError> {
         let load = |name: &str| read(&dir.join(name), database);
         Ok(Self {
-            user: Box::new(FileSigner::new(load(USER_CA)?)),
-            host: Box::new(FileSigner::new(load(HOST_CA)?)),
+            user: Box::new(FileSigner::load(&dir.join(USER_CA), database)?),
+            host: Box::new(FileSigner::load(&dir.join(HOST_CA), database)?),
             bundle: load(BUNDLE_KEY)?,
             audit: load(AUDIT_KEY)?,
         })
@@ -155,16 +156,18 @@ impl CaKeys {
     }
 }
 
-/// A key in memory, expanded once: ed25519-dalek signs so in half of the time that ssh-key's `PrivateKey` takes.
+/// A key in memory.
 struct FileSigner {
-    key: SigningKey,
+    key: Pair,
     public: PublicKey,
 }
 
 impl FileSigner {
-    fn new(key: SigningKey) -> Self {
-        let public = public_half(&key);
-        Self { key, public }
+    fn load(path: &Path, database: &Path) -> Result<Self, KeyFileError> {
+        let key = read(path, database)?;
+        let pair =
+            Pair::new(&key).map_err(|error| KeyFileError::Format { path: path.to_owned(), what: error.to_string() })?;
+        Ok(Self { key: pair, public: public_half(&key) })
     }
 }
 
@@ -178,8 +181,7 @@ impl Signer for FileSigner {
     }
 
     fn sign(&self, message: &[u8]) -> Result<ssh_key::Signature, signature::Error> {
-        let bytes = self.key.try_sign(message)?.to_bytes();
-        ssh_key::Signature::new(Algorithm::Ed25519, bytes.to_vec()).map_err(signature::Error::from_source)
+        ssh_key::Signature::new(Algorithm::Ed25519, self.key.sign(message)?).map_err(signature::Error::from_source)
     }
 
     fn waits(&self) -> bool {

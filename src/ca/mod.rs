@@ -3,6 +3,7 @@
 //! Only a permit of [`crate::policy`] is signed, and what was signed is read back from its bytes and compared with
 //! the permit, field by field, before anybody gets it.
 
+mod ed25519;
 mod keys;
 mod pipeline;
 

@@ -1,12 +1,12 @@
 //! From a permit to a certificate: build, sign, read back, compare.
 
-use super::keys::Signer;
+use super::{ed25519::verifies, keys::Signer};
 use crate::{
     domain::PublicKey,
     policy::{HostPermit, IssuePermit},
 };
 use ssh_key::{
-    Certificate,
+    Algorithm, Certificate,
     certificate::{Builder, CertType},
     public::KeyData,
 };
@@ -128,12 +128,26 @@ fn compare(certificate: &Certificate, wanted: &Wanted<'_>, signer: &dyn Signer) 
         ("critical options", critical == wanted.critical.iter().map(|(n, v)| (*n, v.as_str())).collect::<Vec<_>>()),
         ("extensions", extensions == wanted.extensions.iter().map(|n| (*n, "")).collect::<Vec<_>>()),
         ("CA", certificate.signature_key() == signer.public_key().key_data()),
-        ("signature", certificate.verify_signature().is_ok()),
+        ("signature", is_signed(certificate)?),
     ];
     match checks.into_iter().find(|(_, same)| !same) {
         None => Ok(()),
         Some((what, _)) => Err(SigningError::Differs(what)),
     }
+}
+
+/// Whether a certificate is signed by the key in it. Other types than the usual one are ssh-key's matter.
+fn is_signed(certificate: &Certificate) -> Result<bool, ssh_key::Error> {
+    let (KeyData::Ed25519(key), Algorithm::Ed25519) =
+        (certificate.signature_key(), certificate.signature().algorithm())
+    else {
+        return Ok(certificate.verify_signature().is_ok());
+    };
+    let bytes = certificate.to_bytes()?;
+    // The last field (PROTOCOL.certkeys), and all before it is what is signed.
+    let field = Vec::<u8>::try_from(certificate.signature().clone())?;
+    let signed = bytes.len().checked_sub(4 + field.len()).and_then(|length| bytes.get(..length));
+    Ok(signed.is_some_and(|signed| verifies(key.0, signed, certificate.signature().as_bytes())))
 }
 
 #[cfg(test)]
@@ -250,6 +264,19 @@ mod tests {
         }
         assert_eq!(differs(Wanted { extensions: vec!["permit-pty"], ..wanted() }, user), "extensions");
         assert_eq!(differs(wanted(), keys.host.as_ref()), "CA");
+        // Of what is signed every byte counts, and of the signature.
+        let bytes = certificate.to_bytes().unwrap();
+        let nonce = 4 + "ssh-ed25519-cert-v01@openssh.com".len() + 4;
+        for spoilt in [nonce, bytes.len() - 64, bytes.len() - 1] {
+            let mut bytes = bytes.clone();
+            bytes[spoilt] ^= 1;
+            let certificate = Certificate::from_bytes(&bytes).unwrap();
+            assert!(certificate.verify_signature().is_err());
+            match compare(&certificate, &wanted(), user) {
+                Err(SigningError::Differs("signature")) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

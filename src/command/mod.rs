@@ -44,6 +44,10 @@ use crate::{
     },
     policy::Reason,
 };
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use grammar::{Command, CommandLine};
 use help::Reader;
 use reply::{Reply, Written};
@@ -228,11 +232,32 @@ pub async fn run(app: &Arc<App>, asker: &Asker, invocation: Invocation) -> Comma
     let (app, asker) = (Arc::clone(app), asker.clone());
     // A little of it waits for the store.
     let runtime = Handle::current();
-    let work = move || runtime.block_on(carry_out(&app, &asker, &invocation, line));
+    let work = move || {
+        let answer = runtime.block_on(carry_out(&app, &asker, &invocation, line));
+        if let CommandAnswer::Output(output) = &answer
+            && output.stdout.len() > LONG
+        {
+            give_back();
+        }
+        answer
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a command failed on a defect in certgate");
         CommandAnswer::Output(Written::failure("failed", "this failed on a defect in certgate", 1, json).into())
     })
+}
+
+/// An answer that was long to make, in bytes.
+const LONG: usize = 1 << 20;
+
+/// Gives the system back what a long list has taken while it was made, several times its own size: glibc would keep it for
+/// this thread, and another list is made on another one.
+fn give_back() {
+    // SAFETY: takes and returns numbers, and may be called on any thread (malloc_trim(3), MT-Safe).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 async fn carry_out(app: &Arc<App>, asker: &Asker, invocation: &Invocation, line: CommandLine) -> CommandAnswer {
@@ -303,30 +328,32 @@ pub async fn run_line(
     }
 }
 
-async fn dispatch(context: &Context<'_>, line: CommandLine) -> Result<Reply, Stop> {
+/// Each command in a box of its own: one future for all would be as large as the largest, and be moved about with every
+/// small one.
+fn dispatch<'a>(context: &'a Context<'_>, line: CommandLine) -> BoxFuture<'a, Result<Reply, Stop>> {
     match line.command {
-        None | Some(Command::Whoami) => whoami::run(context),
-        Some(Command::Cert(args)) => cert::run(context, args).await,
-        Some(Command::Config(args)) => config::run(context, &args),
-        Some(Command::Key(command)) => key::run(context, command).await,
-        Some(Command::Project(command)) => project::run(context, command).await,
-        Some(Command::Member(command)) => member::run(context, command).await,
-        Some(Command::Cluster(command)) => cluster::run(context, command).await,
-        Some(Command::Volume(command)) => volume::run(context, command).await,
-        Some(Command::Node(command)) => node::run(context, command).await,
-        Some(Command::Certificate(command)) => certificate::run(context, command).await,
-        Some(Command::Session(command)) => session::run(context, command).await,
-        Some(Command::Service(command)) => service::run(context, command).await,
-        Some(Command::Explain(args)) => access::explain(context, &args),
-        Some(Command::Reach(args)) => access::reach(context, &args),
-        Some(Command::Krl(args)) => krl::run(context, &args),
-        Some(Command::Org(command)) => org::run(context, command).await,
-        Some(Command::User(command)) => user::run(context, command).await,
-        Some(Command::Apply(args)) => apply::run(context, args).await,
-        Some(Command::Dump(args)) => apply::dump(context, args).await,
-        Some(Command::Audit(command)) => audit::run(context, command).await,
-        Some(Command::Ca(command)) => ca::run(context, command),
-        Some(Command::Status) => status::run(context),
-        Some(Command::Completions(_) | Command::Man(_)) => Err(local::elsewhere()),
+        None | Some(Command::Whoami) => ready(whoami::run(context)).boxed(),
+        Some(Command::Cert(args)) => cert::run(context, args).boxed(),
+        Some(Command::Config(args)) => ready(config::run(context, &args)).boxed(),
+        Some(Command::Key(command)) => key::run(context, command).boxed(),
+        Some(Command::Project(command)) => project::run(context, command).boxed(),
+        Some(Command::Member(command)) => member::run(context, command).boxed(),
+        Some(Command::Cluster(command)) => cluster::run(context, command).boxed(),
+        Some(Command::Volume(command)) => volume::run(context, command).boxed(),
+        Some(Command::Node(command)) => node::run(context, command).boxed(),
+        Some(Command::Certificate(command)) => certificate::run(context, command).boxed(),
+        Some(Command::Session(command)) => session::run(context, command).boxed(),
+        Some(Command::Service(command)) => service::run(context, command).boxed(),
+        Some(Command::Explain(args)) => ready(access::explain(context, &args)).boxed(),
+        Some(Command::Reach(args)) => ready(access::reach(context, &args)).boxed(),
+        Some(Command::Krl(args)) => ready(krl::run(context, &args)).boxed(),
+        Some(Command::Org(command)) => org::run(context, command).boxed(),
+        Some(Command::User(command)) => user::run(context, command).boxed(),
+        Some(Command::Apply(args)) => apply::run(context, args).boxed(),
+        Some(Command::Dump(args)) => apply::dump(context, args).boxed(),
+        Some(Command::Audit(command)) => audit::run(context, command).boxed(),
+        Some(Command::Ca(command)) => ready(ca::run(context, command)).boxed(),
+        Some(Command::Status) => ready(status::run(context)).boxed(),
+        Some(Command::Completions(_) | Command::Man(_)) => ready(Err(local::elsewhere())).boxed(),
     }
 }

@@ -4,7 +4,8 @@
 /// not seen or that turn the direction of what follows (CVE-2021-42574).
 #[must_use]
 pub fn is_unseen(c: char) -> bool {
-    c.is_control() || is_format(c)
+    // Most text is ASCII, which is seen from the space on.
+    if c.is_ascii() { c.is_ascii_control() } else { c.is_control() || is_format(c) }
 }
 
 /// Characters of Unicode's category Cf (format), and the separators of lines and paragraphs.
