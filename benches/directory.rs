@@ -33,7 +33,7 @@ use support::{
     Numbers, ROUNDS,
     authority::{Authority, PEER, run},
     disk::place,
-    median, memory, micros, progress, quantile,
+    median, memory, micros, peak_memory, progress, quantile,
     report::{Mark, Unit, note, row},
     timed, world,
 };
@@ -84,12 +84,14 @@ async fn bench() {
     let removals = removals(&gateway, &mut events, &directory).await;
     let lists = lists(&authority, &gateway).await;
     let at_last = memory(authority.pid());
+    let peak = peak_memory(authority.pid());
     authority.stop();
 
     row("start, from exec to the first answer", median(&warm), Unit::Seconds, Mark::AtMost(2.0));
     row("  after the page cache has lost the database", median(&cold), Unit::Seconds, Mark::None);
     row("memory when it has started, PSS", at_first.1, Unit::Megabytes, Mark::AtMost(500.0));
     row("  after the removals and lists below, PSS", at_last.1, Unit::Megabytes, Mark::AtMost(500.0));
+    row("  the most meanwhile, RSS", peak, Unit::Megabytes, Mark::None);
     for (what, times) in
         [("may this connection open that node", &decisions.0), ("what does a certificate say", &decisions.1)]
     {

@@ -6,7 +6,7 @@ use certgate::{
     app::{
         authority::{Authority as _, Console},
         protocol::{
-            AdminCommand, Authenticate, AuthenticateAnswer, AuthenticateRequest, CommandAnswer, CommandRequest,
+            AdminCommand, Authenticate, AuthenticateAnswer, AuthenticateRequest, Call, CommandAnswer, CommandRequest,
             Credential, Output, Presented, RunCommand,
         },
     },
@@ -14,7 +14,7 @@ use certgate::{
 };
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::IpAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -136,7 +136,11 @@ pub async fn authenticate(gateway: &GatewayClient, key: &PublicKey) -> Credentia
 
 /// Runs an account's command as a gateway hands it over; it must succeed.
 pub async fn run(gateway: &GatewayClient, credential: &Credential, line: &str) -> Output {
-    let request = CommandRequest {
+    succeeded(gateway.call::<RunCommand>(command(credential, line)).await.unwrap())
+}
+
+fn command(credential: &Credential, line: &str) -> CommandRequest {
+    CommandRequest {
         connection: "0123456789abcdef".into(),
         peer: PEER,
         credential: credential.clone(),
@@ -144,6 +148,47 @@ pub async fn run(gateway: &GatewayClient, credential: &Credential, line: &str) -
         terminal: None,
         inputs: Vec::new(),
         context: None,
-    };
-    succeeded(gateway.call::<RunCommand>(request).await.unwrap())
+    }
+}
+
+/// Asks one thing again and again, on a connection of its own, with a request that was made beforehand: what it costs to
+/// ask should not be taken for the authority's.
+pub struct Caller {
+    connection: BufReader<UnixStream>,
+    request: Vec<u8>,
+}
+
+impl Caller {
+    /// For an account's command, as a gateway hands it over.
+    pub fn new(authority: &Authority, credential: &Credential, line: &str) -> Self {
+        let body = serde_json::to_vec(&command(credential, line)).unwrap();
+        let mut request = format!(
+            "POST {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            RunCommand::PATH,
+            body.len()
+        )
+        .into_bytes();
+        request.extend(body);
+        let connection = UnixStream::connect(authority.path("gateway.sock")).unwrap();
+        Self { connection: BufReader::new(connection), request }
+    }
+
+    /// The answer; it must succeed.
+    pub fn ask(&mut self) -> Output {
+        self.connection.get_mut().write_all(&self.request).unwrap();
+        let (mut length, mut line) = (None, String::new());
+        for number in 0.. {
+            line.clear();
+            self.connection.read_line(&mut line).unwrap();
+            match line.trim_end().split_once(": ") {
+                None if number == 0 => assert!(line.starts_with("HTTP/1.1 200 "), "{line}"),
+                None => break,
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok(),
+                Some(_) => {}
+            }
+        }
+        let mut body = vec![0; length.unwrap()];
+        self.connection.read_exact(&mut body).unwrap();
+        succeeded(serde_json::from_slice(&body).unwrap())
+    }
 }

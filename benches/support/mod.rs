@@ -72,6 +72,13 @@ pub fn memory(pid: u32) -> (f64, f64) {
     (kib("Rss:") * 1024.0 / 1e6, kib("Pss:") * 1024.0 / 1e6)
 }
 
+/// The most that a process ever had in memory, in MB (RSS; VmHWM of proc_pid_status(5)).
+pub fn peak_memory(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() * 1024.0 / 1e6
+}
+
 /// Numbers that look random and are the same in every run (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Numbers(pub u64);
