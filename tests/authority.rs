@@ -141,6 +141,58 @@ async fn each_way_of_losing_access_ends_the_session() {
 }
 
 #[tokio::test]
+async fn a_token_is_worth_no_more_than_the_one_who_asked_for_it() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    world.operator("member role acme/ml user1@acme.example admin").await;
+    let asked = async |node: &str| -> TokenText {
+        world.user(2, &format!("node token {node} --address 192.0.2.7")).await.stdout.parse().unwrap()
+    };
+    let tokens = [asked("login-0.h100.acme").await, asked("login-1.h100.acme").await];
+    let operators = world.token("login-2.h100.acme").await;
+    let joins = async |token: &TokenText, number: u8| {
+        matches!(world.join(token, number, &token.node.to_string()).await, JoinAnswer::Joined(_))
+    };
+    world.operator("member role acme/ml user1@acme.example member").await;
+    assert!(!joins(&tokens[0], 50).await, "a member's");
+    world.operator("member remove acme/ml user1@acme.example --yes").await;
+    assert!(!joins(&tokens[0], 50).await, "of somebody who was removed");
+    world.operator("member add acme/ml user1@acme.example --role admin").await;
+    world.operator("user suspend user1@acme.example").await;
+    assert!(!joins(&tokens[0], 50).await, "of somebody who is suspended");
+    assert!(joins(&operators, 51).await);
+    world.operator("user resume user1@acme.example").await;
+    assert!(joins(&tokens[0], 50).await);
+    world.refused_operator("node token login-3.h100.acme --ttl 8d").await;
+    assert!(world.log().await.iter().any(|entry| entry.event.detail.contains("no active admin")));
+}
+
+#[tokio::test]
+async fn an_admin_who_can_do_nothing_does_not_keep_a_project() {
+    let world = World::story().await;
+    world.operator("member role acme/ml user1@acme.example admin").await;
+    world.operator("user suspend user1@acme.example").await;
+    let said = world.refused_operator("member remove acme/ml admin1@acme.example --yes").await;
+    assert!(said.contains("last admin"), "{said}");
+    world.operator("user resume user1@acme.example").await;
+    world.operator("member role acme/ml admin1@acme.example member").await;
+}
+
+#[tokio::test]
+async fn whose_a_key_is_is_told_to_nobody_but_operators() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    world.node("login-0.h100.acme", 50).await;
+    for number in [1, 50] {
+        let asker = world.asker(3).await;
+        let said = output(world.type_words(&asker, &["key".into(), "add".into()], vec![key(number).to_string()]).await);
+        assert_eq!(said.exit, 1);
+        assert!(said.stderr.contains("cannot be registered here"), "{}", said.stderr);
+        assert!(!said.stderr.contains("account") && !said.stderr.contains("node"), "{}", said.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_token_works_once_in_time_and_for_its_node() {
     let world = World::story().await;
     let _stream = world.gateway(vec![]);

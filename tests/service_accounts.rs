@@ -225,7 +225,7 @@ async fn a_robot_is_bound_at_every_step() {
     let refused = world.user(CI, "cert --ttl 11m").await;
     assert_eq!(
         (refused.exit, refused.stderr.as_str()),
-        (1, "your certificates live 10m at most; ask for less than 11m\n")
+        (1, "your certificates live 10m at most; ask for 10m or less, not 11m\n")
     );
     assert_eq!(world.user(CI, "cert --ttl 10m").await.exit, 0);
     // ssh would ask for a terminal that it cannot have, and say so.

@@ -242,6 +242,7 @@ fn node(n: u64, cluster: u64, name: String, keys: &mut Numbers) -> (Mutation, Mu
         role,
         address: None,
         port: 22,
+        by: BY,
         expires: THEN,
         used: Some(THEN),
     };

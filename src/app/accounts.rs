@@ -312,18 +312,21 @@ pub(super) fn check_new_key(
     now: Timestamp,
 ) -> Result<Fingerprint, Denial> {
     let fingerprint = key.fingerprint();
+    // Whose a key is, or that it is a machine's, is nobody's business who only has its public half.
+    let anothers = |operator: String| {
+        let user = format!("{fingerprint} cannot be registered here; make a new key: ssh-keygen -t ed25519");
+        Denial::told(Reason::Conflict, operator, user)
+    };
     if let Some(entry) = directory.key(&fingerprint) {
-        let text = if entry.account == account {
-            format!("{fingerprint} is registered for this account already")
+        return Err(if entry.account == account {
+            Denial::plain(Reason::Conflict, format!("{fingerprint} is registered for this account already"))
         } else {
-            format!("{fingerprint} is registered for another account; a key belongs to one account only")
-        };
-        return Err(Denial::plain(Reason::Conflict, text));
+            anothers(format!("{fingerprint} is registered for another account; a key belongs to one account only"))
+        });
     }
     // A key that a node had is the node's for ever: it comes in with it once more, to be told that it is one no longer.
     if directory.node_with_key(&fingerprint).is_some() || directory.gone_node_with_key(&fingerprint).is_some() {
-        let text = format!("{fingerprint} is or was the host key of a node; it cannot be a person's key");
-        return Err(Denial::plain(Reason::Conflict, text));
+        return Err(anothers(format!("{fingerprint} is or was the host key of a node; it cannot be a person's key")));
     }
     // Its certificates may be alive until then: registering it again would bring them back.
     if let Some(until) = directory.denied_key(&fingerprint).filter(|until| *until > now) {

@@ -13,7 +13,7 @@ use crate::{
         Account, AccountState, CertificateRecord, ClusterId, Directory, Email, Holder, Networks, Node, NodeId,
         NodePath, Target, Timestamp,
     },
-    policy::{Action, Denial, OpenTarget, Origin, Reason, identify, open},
+    policy::{Action, Denial, OpenTarget, Origin, Reason, identify, is_told, open},
 };
 use serde::Serialize;
 use std::sync::Arc;
@@ -91,7 +91,10 @@ impl App {
         let project = directory.cluster_at(&at).map(|cluster| cluster.project);
         let subject = directory.account_with_email(email);
         let member = project.zip(subject).is_some_and(|(p, a)| directory.membership(p, a.id).is_some());
-        let known = member || project.zip(subject).is_some_and(|(p, a)| directory.departure(a.id, p).is_some());
+        let known = member
+            || project
+                .zip(subject)
+                .is_some_and(|(p, a)| directory.departure(a.id, p).is_some_and(|departure| is_told(departure, now)));
         let operator = matches!(asker, Asker::Operator { .. });
         if !own && !operator && !known {
             // A project's admin learns nothing about people who have nothing to do with it.
@@ -147,13 +150,13 @@ impl App {
                 let found = format!("{} of {name} since {} by {}", m.role, m.since.for_people(), m.by);
                 step("membership", Some(true), found);
             }
-            // The removed are told when and by whom; of the nodes, nothing.
-            (None, Some(gone)) => {
+            // The removed are told when and by whom, for a while; of the nodes, nothing.
+            (None, Some(gone)) if !hidden || is_told(gone, now) => {
                 let found = format!("removed from {name} at {} by {}", gone.at.for_people_at(now), gone.by);
                 step("membership", Some(false), found);
             }
-            (None, None) if hidden => step("node", Some(false), format!("no such node: {path}")),
-            (None, None) => step("membership", Some(false), format!("not in {name}")),
+            (None, _) if hidden => step("node", Some(false), format!("no such node: {path}")),
+            (None, _) => step("membership", Some(false), format!("not in {name}")),
         }
         if hidden {
             return steps;

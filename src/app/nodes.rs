@@ -11,8 +11,8 @@ use crate::{
     audit::Event,
     bundle::{Current, SignedBundle, SignedCurrent, farewell},
     domain::{
-        Actor, ClusterId, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath, NodeRole, Timestamp,
-        TokenHash, Ttl, Version,
+        AccountId, AccountState, Actor, ClusterId, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath,
+        NodeRole, ProjectId, Role, Timestamp, TokenHash, Ttl, Version,
     },
     policy::{Action, Caller, Denial, Grant, NodeNetworks, Reason},
     store::{Change, Ledger},
@@ -39,6 +39,9 @@ pub struct TokenRequest {
     pub ttl: Ttl,
 }
 
+/// How long a token can work at most.
+const MAX_TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
+
 impl App {
     /// Makes a token that lets one machine join as one node, once.
     ///
@@ -56,8 +59,12 @@ impl App {
         };
         let object = request.node.to_string();
         let (app, to_nobody) = (self.clone(), text.host_keys.is_empty());
-        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, now: Timestamp| {
+        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &Grant, now: Timestamp| {
             let cluster = grant.cluster()?.id;
+            if request.ttl.duration() > MAX_TOKEN_TTL {
+                let text = format!("a token works for {} days at most", MAX_TOKEN_TTL.as_secs() / 86_400);
+                return Err(Denial::plain(Reason::Invalid, text));
+            }
             if let Some(address) = request.address {
                 app.site.node_networks.check(address)?;
             }
@@ -81,6 +88,7 @@ impl App {
                 role: request.role,
                 address: request.address,
                 port: request.port,
+                by: caller.actor(),
                 expires: now.after(request.ttl.duration()),
                 used: None,
             };
@@ -285,6 +293,11 @@ pub(super) fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> 
     directory.node(identity.node).filter(|node| node.host_key.fingerprint() == identity.key)
 }
 
+fn administers(directory: &Directory, account: AccountId, project: ProjectId) -> bool {
+    let active = directory.account(account).is_some_and(|account| account.state == AccountState::Active);
+    active && directory.membership(project, account).is_some_and(|membership| membership.role == Role::Admin)
+}
+
 fn decide_join(
     directory: &Directory,
     request: &JoinRequest,
@@ -313,6 +326,12 @@ fn decide_join(
     }
     let cluster = directory.cluster(token.cluster).ok_or_else(|| refuse("the token's cluster was deleted".into()))?;
     let path = directory.path_of_cluster(cluster).ok_or_else(|| refuse("the token's cluster has no path".into()))?;
+    // What somebody has asked for while they could must not outlive that: it puts a machine where people log in.
+    if let Actor::Account { id, email, .. } = &token.by
+        && !administers(directory, *id, cluster.project)
+    {
+        return Err(refuse(format!("{email}, who asked for the token, is no active admin of the project any more")));
+    }
     let meant = NodePath { node: token.node.clone(), cluster: path.cluster, org: path.org };
     if meant != request.node {
         return Err(refuse(format!("the token is for {meant}, it was used for {}", request.node)));

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, Actor, Departure, Directory, Email, Membership, Mutation, Org, Project, ProjectId, ProjectPath, Role,
-        Timestamp, Uid, Version,
+        Account, AccountState, Actor, Departure, Directory, Email, Membership, Mutation, Org, Project, ProjectId,
+        ProjectPath, Role, Timestamp, Uid, Version,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
@@ -330,14 +330,18 @@ fn keep_an_admin(
     forced: bool,
 ) -> Result<(), Denial> {
     let is_admin = |membership: &Membership| membership.role == Role::Admin;
-    let others = directory
-        .members_of(membership.project)
-        .any(|(account, other)| account.id != membership.account && is_admin(other));
+    // Who is suspended or has no key can do nothing for the project.
+    let others = directory.members_of(membership.project).any(|(account, other)| {
+        account.id != membership.account
+            && is_admin(other)
+            && account.state == AccountState::Active
+            && directory.keys_of(account.id).next().is_some()
+    });
     if !is_admin(membership) || others || forced {
         return Ok(());
     }
     let text = format!(
-        "that is the last admin of {path}, and a project keeps at least one; make somebody else admin first: member \
+        "that is the last admin of {path} who can act, and a project keeps at least one; make somebody else admin first: member \
          role {path} EMAIL admin"
     );
     Err(Denial::plain(Reason::Conflict, text))

@@ -284,7 +284,7 @@ fn free_user(directory: &Directory, name: &ServiceName) -> Result<UserName, Deni
 fn capped(max_ttl: Option<Ttl>, settings: &CertificateSettings) -> Result<Option<Ttl>, Denial> {
     match max_ttl {
         Some(ttl) if ttl > settings.max_ttl => {
-            let text = format!("certificates live {} at most here; ask for less than {ttl}", settings.max_ttl);
+            let text = format!("certificates live {0} at most here; ask for {0} or less, not {ttl}", settings.max_ttl);
             Err(Denial::plain(Reason::Invalid, text))
         }
         other => Ok(other),

@@ -34,7 +34,7 @@ pub(crate) struct Apply {
     /// Exit status 1 if there is a difference
     #[arg(long, requires = "dry_run")]
     exit_code: bool,
-    /// Delete clusters and volumes of described projects that are not described
+    /// Delete clusters, volumes and service accounts of described projects that are not described, for good
     #[arg(long)]
     prune: bool,
 }

@@ -342,6 +342,8 @@ pub struct JoinToken {
     pub address: Option<IpAddr>,
     /// The port of its sshd there.
     pub port: u16,
+    /// Who has asked for it: if that is an account, it works for as long as they could ask for another.
+    pub by: Actor,
     /// When it stops working.
     pub expires: Timestamp,
     /// When it was used, if it was.

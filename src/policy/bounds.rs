@@ -162,7 +162,7 @@ impl Bounds {
             None => Ok(self.default_ttl.min(self.max_ttl)),
             Some(ttl) if ttl <= self.max_ttl => Ok(ttl),
             Some(ttl) => {
-                let text = format!("your certificates live {} at most; ask for less than {ttl}", self.max_ttl);
+                let text = format!("your certificates live {0} at most; ask for {0} or less, not {ttl}", self.max_ttl);
                 Err(Denial::plain(Reason::Invalid, text))
             }
         }

@@ -160,6 +160,7 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             role: NodeRole::Compute,
             address: b.is_multiple_of(2).then(|| [192, 0, 2, b].into()),
             port: u16::from(c),
+            by: Actor::Operator { uid: u32::from(b) },
             expires: at(b),
             used: None,
         }),

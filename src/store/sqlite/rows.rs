@@ -164,6 +164,7 @@ pub(super) fn token(row: &Row<'_>) -> Result<JoinToken> {
         role: text(row, "role")?,
         address: address.map(|_| text(row, "address")).transpose()?,
         port: row.get("port")?,
+        by: json(row, "by")?,
         expires: time(row, "expires")?,
         used: optional_time(row, "used")?,
     })

@@ -122,6 +122,7 @@ CREATE TABLE tokens (
     role    TEXT NOT NULL CHECK (role IN ('login', 'compute', 'controller')),
     address TEXT,
     port    INTEGER NOT NULL CHECK (port BETWEEN 0 AND 65535),
+    by      TEXT NOT NULL,
     expires INTEGER NOT NULL,
     used    INTEGER
 ) STRICT, WITHOUT ROWID;

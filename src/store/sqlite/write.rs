@@ -344,12 +344,12 @@ fn delete_cluster(connection: &Connection, cluster: ClusterId, at: Timestamp) ->
 }
 
 fn token(connection: &Connection, token: &JoinToken) -> Written {
-    let JoinToken { hash, cluster, node, role, address, port, expires, used } = token;
+    let JoinToken { hash, cluster, node, role, address, port, by, expires, used } = token;
     run_one(
         connection,
         "token",
-        "INSERT INTO tokens (hash, cluster, node, role, address, port, expires, used)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO tokens (hash, cluster, node, role, address, port, by, expires, used)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             hash.0,
             int(cluster.0)?,
@@ -357,6 +357,7 @@ fn token(connection: &Connection, token: &JoinToken) -> Written {
             role.as_str(),
             address.map(|address| address.to_string()),
             port,
+            json(by),
             time(*expires)?,
             used.map(time).transpose()?
         ],

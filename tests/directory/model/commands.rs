@@ -267,7 +267,13 @@ impl Model {
                 self.may_change(caller)?;
                 self.is_admin(caller, &self.project_of(cluster_of(node))?)?;
                 let expires = self.now + 3600;
-                self.tokens.push(Token { node: node.clone(), login: role == "login", expires, used: false });
+                self.tokens.push(Token {
+                    node: node.clone(),
+                    login: role == "login",
+                    expires,
+                    used: false,
+                    by: caller.map(|connection| connection.email.clone()),
+                });
                 return Ok(Done::Token);
             }
             Command::NodeRemove { node } => {

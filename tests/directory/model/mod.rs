@@ -204,7 +204,12 @@ impl Pair {
         // The machine itself may come again; another one may not take its place, nor a machine a second one.
         let taken = model.nodes.get(&token.node).is_some_and(|node| node.key != host_key);
         let elsewhere = model.nodes.iter().any(|(node, is)| is.key == host_key && *node != token.node);
-        let there = model.clusters.contains_key(world::cluster_of(&token.node));
+        // Who asked for it can still do so.
+        let there = model.clusters.get(world::cluster_of(&token.node)).is_some_and(|project| {
+            token.by.as_ref().is_none_or(|by| {
+                !model.people[by].suspended && model.projects[project].get(by).is_some_and(|member| member.admin)
+            })
+        });
         let good = !token.used && model.now < token.expires && there;
         let joins = good && !taken && !elsewhere && !model.keys.contains_key(&host_key);
         same(&format!("whether {host_key} joins as {}", token.node), &matches!(answer, JoinAnswer::Joined(_)), &joins)?;

@@ -42,6 +42,8 @@ pub struct Token {
     pub login: bool,
     pub expires: u64,
     pub used: bool,
+    /// Who asked for it, if not an operator.
+    pub by: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -169,8 +171,10 @@ impl Model {
     }
 
     pub fn last_admin(&self, project: &str, email: &str) -> bool {
-        let admins: Vec<_> = self.projects[project].iter().filter(|(_, member)| member.admin).collect();
-        admins.len() == 1 && admins[0].0 == email
+        let members = &self.projects[project];
+        let acts = |email: &str| !self.people[email].suspended && self.keys.values().any(|owner| owner == email);
+        let other = members.iter().any(|(other, member)| other != email && member.admin && acts(other));
+        !other && members.get(email).is_some_and(|member| member.admin)
     }
 
     /// Whether a certificate, if a connection came with one, is for this cluster.
