@@ -374,3 +374,19 @@ async fn a_serial_leads_to_the_certificate_its_sessions_and_its_account() {
         assert!(lines[1].contains(said), "{said} is not in {listed}");
     }
 }
+
+#[tokio::test]
+async fn a_refused_connection_is_found_by_the_name_that_was_asked_for() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    for host in ["login-9.h100.acme", "h100.acme", "login-9.nowhere.acme", "not a name"] {
+        world.open(2, 7, host).await.unwrap_err();
+    }
+    world.settle().await;
+    for host in ["login-9.h100.acme", "login-9.nowhere.acme"] {
+        let refused = found(&world, &format!("--on {host} --outcome refused")).await;
+        assert_eq!(refused.len(), 1, "{host}: {refused:?}");
+    }
+    let all = found(&world, "--what session.open --outcome refused").await;
+    assert!(all.iter().any(|entry| entry.contains("\"not a name\":22")), "{all:?}");
+}

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     audit::Event,
-    domain::{AccountId, Actor, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Timestamp},
+    domain::{AccountId, Actor, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Target, Timestamp},
     policy::{
         Denial, OpenPermit, OpenTarget, Reason, check_certificate, open, parse_certificate, recognize, still_open,
     },
@@ -36,6 +36,15 @@ pub struct Stream {
     pub number: u64,
     /// What it is told.
     pub events: mpsc::Receiver<GatewayEvent>,
+}
+
+/// What was asked for, as the audit log has it: a name that could be one of ours as such, so that it is found by it; anything
+/// else may hold anything, and is quoted.
+fn asked_for(request: &OpenRequest) -> String {
+    match request.host.parse::<Target>() {
+        Ok(target) if request.port == 22 => target.to_string(),
+        _ => format!("{:?}:{}", request.host.chars().take(255).collect::<String>(), request.port),
+    }
 }
 
 impl App {
@@ -163,11 +172,7 @@ impl App {
         };
         let object = match &decided {
             Ok(permit) => permit.path().to_string(),
-            // What was asked for may hold anything; the audit log gets it quoted.
-            Err(_) => {
-                let asked: String = request.host.chars().take(255).collect();
-                format!("{asked:?}:{}", request.port)
-            }
+            Err(_) => asked_for(&request),
         };
         let event = self.event(&self.directory(), &asker, "session.open", object.into(), now);
         let event = Event { session: Some(request.session.clone()), ..event };
