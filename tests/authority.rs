@@ -163,8 +163,12 @@ async fn a_token_is_worth_no_more_than_the_one_who_asked_for_it() {
     assert!(joins(&operators, 51).await);
     world.operator("user resume user1@acme.example").await;
     assert!(joins(&tokens[0], 50).await);
+    let (operator, another) = (Asker::Operator { uid: 0 }, key(4).to_string());
+    output(world.answer(&operator, "key add --account user1@acme.example", None, Some(&another)).await);
+    world.operator(&format!("key remove {} --account user1@acme.example --yes", key(2).fingerprint())).await;
+    assert!(!joins(&tokens[1], 52).await, "by a key that is not theirs any more");
     world.refused_operator("node token login-3.h100.acme --ttl 8d").await;
-    assert!(world.log().await.iter().any(|entry| entry.event.detail.contains("no active admin")));
+    assert!(world.log().await.iter().any(|entry| entry.event.detail.contains("could not ask for it any more")));
 }
 
 #[tokio::test]
@@ -175,6 +179,11 @@ async fn an_admin_who_can_do_nothing_does_not_keep_a_project() {
     let said = world.refused_operator("member remove acme/ml admin1@acme.example --yes").await;
     assert!(said.contains("last admin"), "{said}");
     world.operator("user resume user1@acme.example").await;
+    world.operator(&format!("key remove {} --account user1@acme.example --yes", key(2).fingerprint())).await;
+    let said = world.refused_operator("member role acme/ml admin1@acme.example member").await;
+    assert!(said.contains("last admin"), "{said}");
+    let (operator, another) = (Asker::Operator { uid: 0 }, key(4).to_string());
+    output(world.answer(&operator, "key add --account user1@acme.example", None, Some(&another)).await);
     world.operator("member role acme/ml admin1@acme.example member").await;
 }
 
@@ -487,6 +496,14 @@ async fn explanations_end_as_the_decision_does() {
     let outsider = explain(1, "user2@acme.example").await.stdout;
     assert!(outsider.contains("not in the project") && !outsider.contains("registered"), "{outsider}");
     assert!(!reach(1).await.contains("user1"));
+
+    // A month later she is told what a stranger is told, and the admin no more than of a stranger.
+    world.operator("project delete acme/other --yes").await;
+    world.pass(Duration::from_secs(40 * 86_400));
+    let told = explain(2, "user1@acme.example").await.stdout;
+    assert_eq!(told, explain(3, "user2@acme.example").await.stdout.replace("user2", "user1"));
+    let admin = explain(1, "user1@acme.example").await.stdout;
+    assert_eq!(admin, outsider.replace("user2", "user1"));
 }
 
 #[tokio::test]

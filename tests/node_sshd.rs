@@ -406,6 +406,21 @@ fn a_join_that_sshd_does_not_follow_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_machine_whose_sshd_tells_ports_apart_joins_and_a_later_file_that_undoes_it_is_named() {
+    let site = Site::new(&["user1"], "good");
+    let blocks = "printf 'Match LocalPort 2222\\n  Banner none\\nMatch LocalAddress 192.0.2.1\\n  Banner none\\n' \
+                  >> /srv/ssh/sshd_config\njoin && echo JOINED";
+    let output = site.machine(blocks).finish();
+    assert_eq!(output.stdout, b"JOINED\n", "{}", String::from_utf8_lossy(&output.stderr));
+
+    let later = "echo FingerprintHash md5 > /srv/ssh/conf.d/20-other.conf\njoin || echo REFUSED";
+    let output = Site::new(&["user1"], "good").machine(later).finish();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("takes the last value") && !said.contains("sets it first"), "{said}");
+    assert_eq!(output.stdout, b"REFUSED\n");
+}
+
+#[test]
 fn what_is_wrong_on_the_machine_is_said_before_the_token_is_used() {
     let site = Site::new(&["user1"], "good");
     for (wrong, why) in [

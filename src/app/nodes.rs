@@ -11,8 +11,8 @@ use crate::{
     audit::Event,
     bundle::{Current, SignedBundle, SignedCurrent, farewell},
     domain::{
-        AccountId, AccountState, Actor, ClusterId, ClusterPath, Directory, JoinToken, Mutation, Node, NodeId, NodePath,
-        NodeRole, ProjectId, Role, Timestamp, TokenHash, Ttl, Version,
+        AccountId, AccountState, Actor, ClusterId, ClusterPath, Directory, Fingerprint, JoinToken, Mutation, Node,
+        NodeId, NodePath, NodeRole, ProjectId, Role, Timestamp, TokenHash, Ttl, Version,
     },
     policy::{Action, Caller, Denial, Grant, NodeNetworks, Reason},
     store::{Change, Ledger},
@@ -293,9 +293,12 @@ pub(super) fn current<'d>(directory: &'d Directory, identity: &NodeIdentity) -> 
     directory.node(identity.node).filter(|node| node.host_key.fingerprint() == identity.key)
 }
 
-fn administers(directory: &Directory, account: AccountId, project: ProjectId) -> bool {
+/// Whether somebody who comes with this key is an admin of the project.
+fn administers(directory: &Directory, account: AccountId, key: &Fingerprint, project: ProjectId) -> bool {
     let active = directory.account(account).is_some_and(|account| account.state == AccountState::Active);
-    active && directory.membership(project, account).is_some_and(|membership| membership.role == Role::Admin)
+    let theirs = directory.key(key).is_some_and(|entry| entry.account == account);
+    let admin = directory.membership(project, account).is_some_and(|membership| membership.role == Role::Admin);
+    active && theirs && admin
 }
 
 fn decide_join(
@@ -327,10 +330,11 @@ fn decide_join(
     let cluster = directory.cluster(token.cluster).ok_or_else(|| refuse("the token's cluster was deleted".into()))?;
     let path = directory.path_of_cluster(cluster).ok_or_else(|| refuse("the token's cluster has no path".into()))?;
     // What somebody has asked for while they could must not outlive that: it puts a machine where people log in.
-    if let Actor::Account { id, email, .. } = &token.by
-        && !administers(directory, *id, cluster.project)
+    if let Actor::Account { id, email, key, .. } = &token.by
+        && !administers(directory, *id, key, cluster.project)
     {
-        return Err(refuse(format!("{email}, who asked for the token, is no active admin of the project any more")));
+        let why = format!("{email}, who asked for the token with the key {key}, could not ask for it any more");
+        return Err(refuse(why));
     }
     let meant = NodePath { node: token.node.clone(), cluster: path.cluster, org: path.org };
     if meant != request.node {

@@ -341,8 +341,8 @@ fn keep_an_admin(
         return Ok(());
     }
     let text = format!(
-        "that is the last admin of {path} who can act, and a project keeps at least one; make somebody else admin first: member \
-         role {path} EMAIL admin"
+        "that is the last admin of {path} who can act, and a project keeps at least one; make somebody else admin first: \
+         member role {path} EMAIL admin"
     );
     Err(Denial::plain(Reason::Conflict, text))
 }

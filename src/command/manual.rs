@@ -138,8 +138,8 @@ fn the_rest(command: &Command, program: &str, path: &[&str], section: &str) -> R
         roff.text([roman(format!("{EXIT_STATUS}."))]);
         roff.control("SH", ["JSON"]);
         roff.text([roman(
-            "With --json standard output of a command that prints data is one JSON document: the data, or {\"error\": {\"reason\": \"WORD\", \
-             \"message\": \"TEXT\"}} with exit status 1 or 2. Nobody is asked anything then: what needs a yes needs --yes.",
+            "With --json standard output of a command that prints data is one JSON document: the data, or {\"error\": \
+             {\"reason\": \"WORD\", \"message\": \"TEXT\"}} with exit status 1 or 2. Nobody is asked anything then: what needs a yes needs --yes.",
         )]);
     }
     let parents = path.split_last().map(|(_, parents)| parents.join("-")).filter(|parent| !parent.is_empty());

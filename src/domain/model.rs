@@ -342,7 +342,8 @@ pub struct JoinToken {
     pub address: Option<IpAddr>,
     /// The port of its sshd there.
     pub port: u16,
-    /// Who has asked for it: if that is an account, it works for as long as they could ask for another.
+    /// Who has asked for it: if that is an account, it works for as long as they could ask for another
+    /// with the same key.
     pub by: Actor,
     /// When it stops working.
     pub expires: Timestamp,

@@ -71,12 +71,24 @@ pub enum SshdError {
     Path(PathBuf),
 }
 
+/// A connection that nobody makes: what holds for it beside a user is what holds outside of Match blocks. sshd refuses the
+/// question if a block asks for what is missing here.
+pub(super) const CONNECTION: &str = "host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22";
+/// A login that nobody has.
+pub(super) const NOBODY: &str = "certgate-check";
+
 fn hint(directive: &str) -> &'static str {
-    if directive == "authorizedprincipalscommand" {
-        "Another file sets it first, or AuthorizedKeysCommand stands before it, which makes OpenSSH before 9.4 drop it \
-         silently; look for both in sshd_config and its Include files"
-    } else {
-        "Another file sets it first, or sshd_config does not include the drop-in's directory before it"
+    match directive {
+        "authorizedprincipalscommand" => {
+            "Another file sets it first, or AuthorizedKeysCommand stands before it, which makes OpenSSH before 9.4 drop \
+             it silently; look for both in sshd_config and its Include files"
+        }
+        // servconf.c, `sFingerprintHash`.
+        "fingerprinthash" => {
+            "Of this directive sshd takes the last value that it reads: sshd_config or a file that it includes sets it \
+             after the drop-in"
+        }
+        _ => "Another file sets it first, or sshd_config does not include the drop-in's directory before it",
     }
 }
 
@@ -156,7 +168,7 @@ impl Sshd {
     /// The first that is not.
     pub fn check_in_force(&self, drop_in: &DropIn) -> Result<(), SshdError> {
         // Match blocks can set most of it as well; this stands for a login that none of them is about.
-        let output = self.run(&["-T", "-C", "user=certgate-check,host=localhost,addr=127.0.0.1"])?;
+        let output = self.run(&["-T", "-C", &format!("user={NOBODY},{CONNECTION}")])?;
         let effective = String::from_utf8_lossy(&output.stdout);
         for (directive, expected) in drop_in.directives() {
             let directive = directive.to_ascii_lowercase();

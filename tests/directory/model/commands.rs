@@ -272,7 +272,7 @@ impl Model {
                     login: role == "login",
                     expires,
                     used: false,
-                    by: caller.map(|connection| connection.email.clone()),
+                    by: caller.map(|connection| (connection.email.clone(), connection.key)),
                 });
                 return Ok(Done::Token);
             }

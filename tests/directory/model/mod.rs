@@ -206,8 +206,10 @@ impl Pair {
         let elsewhere = model.nodes.iter().any(|(node, is)| is.key == host_key && *node != token.node);
         // Who asked for it can still do so.
         let there = model.clusters.get(world::cluster_of(&token.node)).is_some_and(|project| {
-            token.by.as_ref().is_none_or(|by| {
-                !model.people[by].suspended && model.projects[project].get(by).is_some_and(|member| member.admin)
+            token.by.as_ref().is_none_or(|(by, key)| {
+                !model.people[by].suspended
+                    && model.keys.get(key) == Some(by)
+                    && model.projects[project].get(by).is_some_and(|member| member.admin)
             })
         });
         let good = !token.used && model.now < token.expires && there;

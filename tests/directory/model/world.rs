@@ -42,8 +42,8 @@ pub struct Token {
     pub login: bool,
     pub expires: u64,
     pub used: bool,
-    /// Who asked for it, if not an operator.
-    pub by: Option<String>,
+    /// Who asked for it with which key, if not an operator.
+    pub by: Option<(String, u8)>,
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use super::{LIMIT, Places, blind, blocking, network, run, text};
 use crate::node::{
     doctor::facts::{Blind, BundleFacts, Directive, DropInFacts, Effective, HostCertificate, Seen, SshdFacts},
-    sshd::DropIn,
+    sshd::{CONNECTION, DropIn, NOBODY},
     state_dir::StateDir,
 };
 use std::{
@@ -25,10 +25,6 @@ const INTERESTING: &[&str] = &[
     "revokedkeys",
 ];
 
-/// A login that nobody has: what holds for it is what holds outside of Match blocks.
-const NOBODY: &str = "certgate-check";
-/// The rest of what a Match block may be about: sshd asks for all of it if there is one.
-const FROM: &str = "host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22";
 /// So many real logins are asked about.
 const LOGINS: usize = 5;
 /// So many files are read, and so deep may they be nested (sshd's own limit is 16).
@@ -88,7 +84,7 @@ async fn effective(places: &Places, root: bool, bundle: Option<&BundleFacts>) ->
     let mut all = vec![];
     let work = async {
         for login in std::iter::once(NOBODY).chain(real) {
-            let output = ask(places, root, &["-T", "-C", &format!("user={login},{FROM}")]).await?;
+            let output = ask(places, root, &["-T", "-C", &format!("user={login},{CONNECTION}")]).await?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             let lines = said.lines().filter_map(|line| line.split_once(' '));
             let lines = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
