@@ -107,6 +107,9 @@ struct JoinArgs {
     /// The user as whom sshd runs the helper
     #[arg(long, value_name = "USER", default_value = "nobody")]
     helper_user: String,
+    /// Let sshd itself refuse what was revoked, beside the helper (RevokedKeys); the agent keeps the list
+    #[arg(long)]
+    revoked_keys: bool,
     /// Who makes accounts for the people who may log in: `userdb` (the agent, as user records for nss-systemd) or `none`
     /// (the site) [default: userdb where nsswitch.conf(5) names systemd and no source but the machine's own files]
     #[arg(long, value_name = "WHO", value_parser = accounts)]
@@ -148,6 +151,7 @@ impl JoinArgs {
             drop_in: self.drop_in,
             helper: self.helper,
             helper_user: self.helper_user,
+            revoked_keys: self.revoked_keys,
             accounts: self.accounts,
             reload,
         }

@@ -45,6 +45,9 @@ pub struct NodeConfig {
     /// What becomes of sessions whose owners have lost their access.
     #[serde(default)]
     pub on_removal: OnRemoval,
+    /// Whether sshd itself refuses what is revoked, beside the helper.
+    #[serde(default)]
+    pub revoked_keys: bool,
     /// The user as whom sshd runs the helper: the only one, beside root, who may tell the agent of logins.
     #[serde(default = "helper_user")]
     pub helper_user: String,
@@ -185,6 +188,7 @@ mod tests {
             reload: vec!["systemctl".into(), "reload".into(), "ssh".into()],
             max_age: MaxAge(None),
             on_removal: OnRemoval::Terminate,
+            revoked_keys: true,
             helper_user: "nobody".into(),
             accounts: Accounts::Userdb,
             userdb: UserRecords::default(),
@@ -205,7 +209,7 @@ mod tests {
         let shipped = String::from_utf8(shipped).unwrap();
         let config: NodeConfig = toml::from_str(&shipped).unwrap();
         assert_eq!((config.max_age, config.on_removal), (MaxAge::default(), OnRemoval::default()));
-        assert_eq!(config.helper_user, helper_user());
+        assert_eq!((config.helper_user.clone(), config.revoked_keys), (helper_user(), false));
         // Uncommented, each of them is still a setting, and still the default.
         let setting = |line: &str| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).map(str::to_owned);
         let lines = shipped.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned()));
@@ -230,6 +234,7 @@ mod tests {
             config().to_toml().unwrap().replace("max_age = 0", "max_age = 1"),
             config().to_toml().unwrap().replace("max_age = 0", "max_age = \"forever\""),
             config().to_toml().unwrap().replace("\"terminate\"", "\"ask\""),
+            config().to_toml().unwrap().replace("revoked_keys = true", "revoked_keys = \"/etc/ssh/krl\""),
         ] {
             files::replace(&path, bad.as_bytes(), CONFIG_MODE).unwrap();
             assert!(matches!(NodeConfig::load(&path), Err(ConfigError::Content { .. })), "{bad}");

@@ -126,6 +126,8 @@ pub struct Places {
     pub helper: PathBuf,
     /// As whom it runs.
     pub helper_user: String,
+    /// Whether sshd is to refuse what is revoked by itself as well.
+    pub revoked_keys: bool,
     /// Who makes accounts; what fits the machine if nobody has said.
     pub accounts: Option<Accounts>,
     /// Commands that make sshd read its configuration again: the first that works is kept. None: nobody wants it.
@@ -144,11 +146,14 @@ pub async fn join(text: &str, places: &Places, now: fn() -> Timestamp, say: impl
     if !rustix::process::geteuid().is_root() {
         return Err(JoinError::NotRoot);
     }
-    let state = StateDir::new(&places.state_dir, MaxAge::default().0);
+    let state = StateDir::new(&places.state_dir, MaxAge::default().0).revoking(places.revoked_keys);
     let drop_in = places.drop_in(&state);
     let drop_in_text = drop_in.text()?;
     sshd::check_helper(&places.helper)?;
     places.sshd.check()?;
+    if let Some(list) = &drop_in.revoked_keys {
+        places.sshd.check_revokes_nothing_but(list)?;
+    }
     let key = HostKey::load(&places.host_key)?;
     files::make_directory(&places.state_dir)?;
     sshd::check_reachable(&places.state_dir)?;
@@ -193,6 +198,7 @@ impl Places {
             table: state.table(),
             user_ca: state.user_ca(),
             host_certificate: state.host_certificate(),
+            revoked_keys: self.revoked_keys.then(|| state.revoked_keys()),
         }
     }
 }
@@ -258,6 +264,7 @@ fn write(
         reload: places.reload.first().cloned().unwrap_or_default(),
         max_age: MaxAge::default(),
         on_removal: OnRemoval::default(),
+        revoked_keys: places.revoked_keys,
         helper_user: places.helper_user.clone(),
         accounts,
         userdb: UserRecords::default(),
@@ -265,6 +272,7 @@ fn write(
     for (path, mode) in [
         (state.bundle(), Mode::Private),
         (state.user_ca(), Mode::Public),
+        (state.revoked_keys(), Mode::Public),
         (state.table(), Mode::Public),
         (state.host_certificate(), Mode::Public),
         (places.config.clone(), CONFIG_MODE),
@@ -280,6 +288,9 @@ fn write(
     }
     files::replace(&places.config, config.to_toml()?.as_bytes(), CONFIG_MODE)?;
     NodeConfig::load(&places.config)?;
+    if places.revoked_keys {
+        state.check_revoked_keys(bundle)?;
+    }
     files::replace(&places.drop_in, drop_in.as_bytes(), Mode::Public)?;
     Ok(())
 }

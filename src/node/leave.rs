@@ -67,18 +67,15 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
         return Err(LeaveError::NotRoot);
     }
     let config = NodeConfig::load(&places.config)?;
+    let state = StateDir::of(&config);
     let removed = remove_drop_in(places)?;
     if removed {
         say(&format!("removed {}; sshd accepts its configuration without it", places.drop_in.display()));
-        match sshd::reload(&config.reload) {
-            Ok(()) if config.reload.is_empty() => say("sshd was not reloaded, as wanted: reload it yourself"),
-            Ok(()) => say(&format!("reloaded sshd: {}", config.reload.join(" "))),
-            // It goes on asking the helper, which lets nobody in without its table.
-            Err(error) => {
-                say(&format!("sshd was NOT reloaded: {error}. Reload it: until then nobody gets in by certificate"))
-            }
-        }
     }
+    let list = state.revoked_keys();
+    let listed = list.symlink_metadata().is_ok();
+    // Once more if the list of revoked keys stayed the last time: whether sshd still reads it is not known.
+    let reloaded = if removed || listed { reload(&config.reload, &say) } else { true };
     stop_agent(&say);
     if places.keep_accounts {
         say("the accounts stay, as wanted");
@@ -88,12 +85,35 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
             say(&format!("removed {count} accounts; home directories stay"));
         }
     }
-    StateDir::new(&config.state_dir, None).remove()?;
+    let keep = if listed && !reloaded { Some(&*list) } else { None };
+    state.remove(keep)?;
     // Last: without it nobody knows what else there was.
     files::remove(&places.config)?;
     say(&format!("removed {} and what was kept in {}", places.config.display(), config.state_dir.display()));
+    if keep.is_some() {
+        let list = list.display();
+        say(&format!(
+            "{list} stays, for sshd refuses everybody without it until it is reloaded: reload it, then remove it"
+        ));
+    }
     say(&format!("open sessions go on. Tell the authority: node remove {}", config.node));
     Ok(config.node)
+}
+
+/// Whether sshd is known to have read its configuration again.
+fn reload(words: &[String], say: &impl Fn(&str)) -> bool {
+    match sshd::reload(words) {
+        Ok(()) if words.is_empty() => say("sshd was not reloaded, as wanted: reload it yourself"),
+        Ok(()) => {
+            say(&format!("reloaded sshd: {}", words.join(" ")));
+            return true;
+        }
+        // It goes on asking the helper, which lets nobody in without its table.
+        Err(error) => {
+            say(&format!("sshd was NOT reloaded: {error}. Reload it: until then nobody gets in by certificate"))
+        }
+    }
+    false
 }
 
 /// False if there is none.
@@ -132,16 +152,17 @@ fn stop_agent(say: &impl Fn(&str)) {
 }
 
 impl StateDir {
-    /// Removes what join and the agent have put there, and the directory if nothing else is in it.
+    /// Removes what join and the agent have put there, but for one of the files if that is to stay, and the directory if
+    /// nothing is in it then.
     ///
     /// # Errors
     /// A file stays.
-    pub fn remove(&self) -> Result<(), FileError> {
+    pub fn remove(&self, keep: Option<&Path>) -> Result<(), FileError> {
         if !self.path().is_dir() {
             return Ok(());
         }
-        for path in self.all() {
-            files::remove(&path)?;
+        for path in self.all().iter().filter(|path| keep != Some(path)) {
+            files::remove(path)?;
         }
         match fs::remove_dir(self.path()) {
             // systemd's StateDirectory may be a mount point, and others may have put something there.

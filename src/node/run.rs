@@ -96,7 +96,7 @@ struct Edge {
 impl Edge {
     fn start(config: NodeConfig, clock: Clock) -> Result<(Self, VecDeque<Action>), RunError> {
         let key = HostKey::load(&config.host_key)?;
-        let state = StateDir::new(&config.state_dir, config.max_age.0);
+        let state = StateDir::of(&config);
         let found = state.load(&config.bundle_keys, &config.cluster());
         match &found.bundle {
             Ok(bundle) if found.repaired => {
@@ -107,6 +107,9 @@ impl Edge {
             }
             Ok(bundle) => tracing::info!(version = bundle.version.0, "running with the last bundle"),
             Err(error) => tracing::error!("no bundle to begin with: {error}"),
+        }
+        if found.bundle.is_err() {
+            stand_in(&state, &config);
         }
         let certificate = state.read_host_certificate();
         let until = certificate.and_then(|line| host_cert::ends(&line, key.public.fingerprint()));
@@ -221,6 +224,19 @@ impl Edge {
     fn ended(&mut self, why: &str) -> Event {
         self.link = None;
         ended(why)
+    }
+}
+
+/// sshd must not be without its list of revoked keys, also where there is nothing to make it from.
+fn stand_in(state: &StateDir, config: &NodeConfig) {
+    match state.stand_in(&config.cluster()) {
+        Ok(false) => {}
+        Ok(true) => tracing::error!(
+            "sshd's list of revoked keys was missing or damaged: until a bundle comes it has an empty one"
+        ),
+        Err(error) => {
+            tracing::error!("sshd's list of revoked keys is missing or damaged, and it refuses everybody: {error}")
+        }
     }
 }
 

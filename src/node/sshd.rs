@@ -43,6 +43,20 @@ pub enum SshdError {
         /// What should be.
         expected: String,
     },
+    /// sshd refuses by a list already, and can have only one.
+    #[error(
+        "sshd already has a list of revoked keys, '{0}', and can have only one: certgate's would put it out of force. \
+         Join without --revoked-keys (the helper refuses what certgate revokes in any case), or take that one away"
+    )]
+    Revoking(String),
+    /// The list of revoked keys would make sshd refuse everybody.
+    #[error("{}: sshd would refuse everybody with this list of revoked keys: {why}", .path.display())]
+    List {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The reload command failed.
     #[error("the reload command '{command}' failed: {message}")]
     Reload {
@@ -114,14 +128,16 @@ pub struct DropIn {
     pub user_ca: PathBuf,
     /// The host certificate.
     pub host_certificate: PathBuf,
+    /// The list of revoked keys, if sshd is to have one.
+    pub revoked_keys: Option<PathBuf>,
 }
 
 impl DropIn {
     /// Directive and value, as `sshd_config` and `sshd -T` have them.
-    pub(super) fn directives(&self) -> [(&'static str, String); 6] {
+    pub(super) fn directives(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
         let command = format!("{} --table {} %u %s %f %F %i", path(&self.helper), path(&self.table));
-        [
+        let mut all = vec![
             ("TrustedUserCAKeys", path(&self.user_ca)),
             // A file would be a second way in, beside the helper.
             ("AuthorizedPrincipalsFile", "none".into()),
@@ -130,7 +146,9 @@ impl DropIn {
             // The helper reads fingerprints of this kind only.
             ("FingerprintHash", "SHA256".into()),
             ("HostCertificate", path(&self.host_certificate)),
-        ]
+        ];
+        all.extend(self.revoked_keys.as_deref().map(|list| ("RevokedKeys", path(list))));
+        all
     }
 
     /// The file.
@@ -140,7 +158,8 @@ impl DropIn {
     pub fn text(&self) -> Result<String, SshdError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'+' | b'@');
         let user = Path::new(&self.helper_user);
-        for path in [&self.helper, &self.table, &self.user_ca, &self.host_certificate] {
+        let paths = [&self.helper, &self.table, &self.user_ca, &self.host_certificate];
+        for path in paths.into_iter().chain(&self.revoked_keys) {
             if !path.is_absolute() || !path.as_os_str().as_encoded_bytes().iter().all(|b| plain(*b)) {
                 return Err(SshdError::Path(path.clone()));
             }
@@ -162,14 +181,26 @@ impl Sshd {
         self.run(&["-t"]).map(drop)
     }
 
+    /// Whether sshd has no list of revoked keys yet that this one would put out of force: of the lists that its
+    /// configuration names it takes the first only.
+    ///
+    /// # Errors
+    /// It has another one.
+    pub fn check_revokes_nothing_but(&self, list: &Path) -> Result<(), SshdError> {
+        let effective = self.effective()?;
+        let found = effective.lines().find_map(|line| line.strip_prefix("revokedkeys "));
+        match found.filter(|found| *found != "none" && Path::new(found) != list) {
+            Some(found) => Err(SshdError::Revoking(found.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// Whether everything that the drop-in says is really in force.
     ///
     /// # Errors
     /// The first that is not.
     pub fn check_in_force(&self, drop_in: &DropIn) -> Result<(), SshdError> {
-        // Match blocks can set most of it as well; this stands for a login that none of them is about.
-        let output = self.run(&["-T", "-C", &format!("user={NOBODY},{CONNECTION}")])?;
-        let effective = String::from_utf8_lossy(&output.stdout);
+        let effective = self.effective()?;
         for (directive, expected) in drop_in.directives() {
             let directive = directive.to_ascii_lowercase();
             let mut values = effective.lines().filter_map(|line| line.split_once(' ')).filter(|l| l.0 == directive);
@@ -180,6 +211,12 @@ impl Sshd {
             }
         }
         Ok(())
+    }
+
+    /// What is in force outside of Match blocks, which can set most of it as well: for a login that none of them is about.
+    fn effective(&self) -> Result<String, SshdError> {
+        let output = self.run(&["-T", "-C", &format!("user={NOBODY},{CONNECTION}")])?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Output, SshdError> {

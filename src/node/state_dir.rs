@@ -1,10 +1,12 @@
-//! The state directory: the signed bundle as it came, the access table compiled from it, the CA file and the host
-//! certificate for sshd. The bundle is the truth; the table and the CA file are made from it again when they are not
-//! what it says.
+//! The state directory: the signed bundle as it came, the access table compiled from it; the CA file, the host
+//! certificate and, where it is wanted, the list of revoked keys for sshd. The bundle is the truth; the table, the CA file
+//! and the list are made from it again when they are not what it says.
 
 use super::{
+    config::NodeConfig,
     files::{self, FileError, Mode, Staged},
     helper::notice,
+    sshd::SshdError,
 };
 use crate::{
     bundle::{
@@ -12,8 +14,12 @@ use crate::{
         table::{MAX_TABLE_BYTES, Table},
     },
     domain::{ClusterPath, MAX_KEY_BYTES, Timestamp, Ttl, Version},
+    krl::{Krl, KrlError, MAX_KRL_BYTES},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// JSON inside JSON: at worst every second byte of the payload is a quote to be escaped.
@@ -25,6 +31,8 @@ pub struct StateDir {
     path: PathBuf,
     /// How long a table is believed that nobody confirms; for ever if not set.
     max_age: Option<Ttl>,
+    /// Whether sshd is to have a list of revoked keys.
+    revoked: bool,
 }
 
 /// A bundle was not installed; what was in force before still is.
@@ -85,7 +93,7 @@ pub struct Found {
     pub bundle: Result<Bundle, LoadError>,
     /// The lowest version that may be installed: a table without its bundle still says how far we were.
     pub floor: Option<Version>,
-    /// The table or the CA file was not what the bundle says, and was made again.
+    /// The table, the CA file or the list of revoked keys was not what the bundle says, and was made again.
     pub repaired: bool,
 }
 
@@ -93,7 +101,19 @@ impl StateDir {
     /// At this path. A table made there is believed for `max_age` after it was last confirmed, if that is set.
     #[must_use]
     pub fn new(path: &Path, max_age: Option<Ttl>) -> Self {
-        Self { path: path.to_owned(), max_age }
+        Self { path: path.to_owned(), max_age, revoked: false }
+    }
+
+    /// As a node's configuration wants it.
+    #[must_use]
+    pub fn of(config: &NodeConfig) -> Self {
+        Self::new(&config.state_dir, config.max_age.0).revoking(config.revoked_keys)
+    }
+
+    /// With a list of revoked keys for sshd, if that is wanted.
+    #[must_use]
+    pub fn revoking(self, wanted: bool) -> Self {
+        Self { revoked: wanted, ..self }
     }
 
     /// The directory itself.
@@ -102,8 +122,16 @@ impl StateDir {
     }
 
     /// Every file that is kept there.
-    pub(super) fn all(&self) -> [PathBuf; 6] {
-        [self.table(), self.bundle(), self.user_ca(), self.host_certificate(), self.sessions(), self.socket()]
+    pub(super) fn all(&self) -> [PathBuf; 7] {
+        [
+            self.table(),
+            self.bundle(),
+            self.user_ca(),
+            self.host_certificate(),
+            self.revoked_keys(),
+            self.sessions(),
+            self.socket(),
+        ]
     }
 
     /// The access table, which the helper reads.
@@ -128,6 +156,23 @@ impl StateDir {
     #[must_use]
     pub fn host_certificate(&self) -> PathBuf {
         self.path.join("ssh_host_key-cert.pub")
+    }
+
+    /// What sshd is to refuse by itself: its `RevokedKeys`, which it reads on every login.
+    #[must_use]
+    pub fn revoked_keys(&self) -> PathBuf {
+        self.path.join("revoked_keys")
+    }
+
+    /// Whether sshd is to have a list of revoked keys.
+    pub(super) fn is_revoking(&self) -> bool {
+        self.revoked
+    }
+
+    /// Whether the list of revoked keys is kept up to date. One that is there is, also where it is not wanted any more:
+    /// an sshd that has not read its configuration since refuses everybody without it.
+    fn revokes(&self) -> bool {
+        self.revoked || self.revoked_keys().symlink_metadata().is_ok()
     }
 
     /// When the authority last confirmed the table: the time of its file, which the helper looks at. None if there is
@@ -167,19 +212,24 @@ impl StateDir {
         // Not the time at which it came: a gateway could have held it back, or sent an old one once more.
         let confirmed = self.confirmed().unwrap_or(bundle.issued).max(bundle.issued);
         let json = serde_json::to_vec(signed)?;
+        let revoked = self.revokes().then(|| {
+            let list = revoked_keys_file(bundle);
+            Staged::new(&self.revoked_keys(), &list, Mode::Public)
+        });
         let staged = [
-            Staged::new(&self.bundle(), &json, Mode::Private)?,
-            Staged::new(&self.user_ca(), user_ca_file(bundle).as_bytes(), Mode::Public)?,
-            Staged::new(&self.table(), &table, Mode::Public)?.dated(confirmed)?,
+            Some(Staged::new(&self.bundle(), &json, Mode::Private)?),
+            Some(Staged::new(&self.user_ca(), user_ca_file(bundle).as_bytes(), Mode::Public)?),
+            revoked.transpose()?,
+            Some(Staged::new(&self.table(), &table, Mode::Public)?.dated(confirmed)?),
         ];
-        for file in staged {
+        for file in staged.into_iter().flatten() {
             file.commit()?;
         }
         Ok(())
     }
 
-    /// Verifies the bundle that lies there, as strictly as one that arrives, and makes the table and the CA file
-    /// again if they are not exactly what it says.
+    /// Verifies the bundle that lies there, as strictly as one that arrives, and makes the table, the CA file and the list
+    /// of revoked keys again if they are not exactly what it says.
     #[must_use]
     pub fn load(&self, trusted: &[BundleKey], cluster: &ClusterPath) -> Found {
         let table = files::read(&self.table(), MAX_TABLE_BYTES).ok();
@@ -212,6 +262,13 @@ impl StateDir {
             files::replace(&self.user_ca(), ca.as_bytes(), Mode::Public).map_err(InstallError::File)?;
             repaired = true;
         }
+        if self.revokes() {
+            let list = revoked_keys_file(&bundle);
+            if files::read(&self.revoked_keys(), list.len()).ok().as_ref() != Some(&list) {
+                files::replace(&self.revoked_keys(), &list, Mode::Public).map_err(InstallError::File)?;
+                repaired = true;
+            }
+        }
         let compiled = compile_with(&bundle, self.max_age).map_err(InstallError::Compile)?;
         if table.as_ref() != Some(&compiled) {
             // Of a table that is no more, or of no use, the last confirmation is not known.
@@ -221,6 +278,42 @@ impl StateDir {
             repaired = true;
         }
         Ok((bundle, repaired))
+    }
+
+    /// Whether sshd's list of revoked keys is what a bundle says, as it lies there. One that sshd cannot read makes it
+    /// refuse everybody, and it does not look before the first login.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_revoked_keys(&self, bundle: &Bundle) -> Result<(), SshdError> {
+        let path = self.revoked_keys();
+        let wrong = |why: String| SshdError::List { path: path.clone(), why };
+        let bytes = files::read(&path, MAX_KRL_BYTES).map_err(|error| wrong(error.why.to_string()))?;
+        let list = Krl::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let serials = bundle.denied_serials.iter().map(|denied| denied.serial).filter(|serial| serial.0 != 0).collect();
+        let keys: BTreeSet<_> = bundle.denied_keys.iter().map(|denied| denied.key).collect();
+        if list.serials != serials || list.keys != keys {
+            return Err(wrong("it is not what the bundle says".into()));
+        }
+        Ok(())
+    }
+
+    /// Where there is no bundle to make the list of revoked keys from, but sshd is to have one: if it is missing or
+    /// damaged, puts one in its place that revokes nothing. Without it sshd would refuse everybody, root's own keys
+    /// too, and nobody could come and mend it; what is revoked the helper refuses by its table anyway. True if that
+    /// was needed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn stand_in(&self, cluster: &ClusterPath) -> Result<bool, FileError> {
+        let path = self.revoked_keys();
+        // sshd reads some kinds of lists that we do not write.
+        let good = |bytes: Vec<u8>| !matches!(Krl::parse(&bytes), Err(KrlError::Format(_)));
+        let good = || files::read(&path, MAX_KRL_BYTES).is_ok_and(good);
+        if !self.revokes() || good() {
+            return Ok(false);
+        }
+        files::replace(&path, &list(cluster).to_bytes(), Mode::Public).map(|()| true)
     }
 
     /// Replaces the host certificate.
@@ -236,6 +329,30 @@ impl StateDir {
     pub fn read_host_certificate(&self) -> Option<String> {
         String::from_utf8(files::read(&self.host_certificate(), 2 * MAX_KEY_BYTES).ok()?).ok()
     }
+}
+
+fn list(cluster: &ClusterPath) -> Krl {
+    Krl {
+        version: 0,
+        generated: Timestamp::from_secs(0),
+        comment: format!("certgate {cluster}"),
+        authorities: vec![],
+        serials: BTreeSet::new(),
+        keys: BTreeSet::new(),
+    }
+}
+
+/// What a bundle denies, as a key revocation list of OpenSSH's. The same bundle always makes the same list.
+pub(super) fn revoked_keys_file(bundle: &Bundle) -> Vec<u8> {
+    let list = Krl {
+        version: bundle.version.0,
+        generated: bundle.issued,
+        authorities: bundle.user_ca.clone(),
+        serials: bundle.denied_serials.iter().map(|denied| denied.serial).collect(),
+        keys: bundle.denied_keys.iter().map(|denied| denied.key).collect(),
+        ..list(&bundle.cluster)
+    };
+    list.to_bytes()
 }
 
 /// One key a line, as authorized_keys(5) has them.

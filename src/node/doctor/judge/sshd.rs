@@ -119,6 +119,14 @@ pub(super) fn drop_in(facts: &Facts) -> Vec<Finding> {
         .collect();
     if missing.is_empty() {
         vec![Finding::ok(CHECK, format!("{path} is as join wrote it"))]
+    } else if let [list] = &missing[..]
+        && list.starts_with("'RevokedKeys ")
+    {
+        // It was turned on in node.toml, which join does not look at.
+        let text =
+            format!("revoked_keys is on, but {path} does not say {list}: what is revoked only the helper refuses");
+        let mend = format!("add the line to {path} when the agent has made the list, then reload sshd");
+        vec![Finding::warning(CHECK, text, mend)]
     } else {
         vec![Finding::error(CHECK, format!("{path} does not say {}", missing.join(", ")), again)]
     }
@@ -133,10 +141,14 @@ pub(super) fn in_force(facts: &Facts) -> Vec<Finding> {
             return vec![blind(CHECK, "what is in force cannot be read ('sshd -T')", why, "see what 'sshd -T' says")];
         }
     };
-    let Some(wanted) = facts.drop_in.as_ref().ok().and_then(|drop_in| drop_in.wanted.as_ref()) else { return vec![] };
+    let Ok(drop_in) = &facts.drop_in else { return vec![] };
+    let Some(wanted) = &drop_in.wanted else { return vec![] };
+    let said = |name: &str| drop_in.lines.iter().any(|line| line.0.eq_ignore_ascii_case(name));
     let found: Vec<Finding> = wanted
         .directives()
         .into_iter()
+        // What the drop-in lacks is said of it above.
+        .filter(|(name, _)| *name != "RevokedKeys" || said(name))
         .filter_map(|(name, value)| not_in_force(facts, effective, &name.to_ascii_lowercase(), &value, wanted))
         .map(|(text, mend)| Finding::error(CHECK, text, mend))
         .collect();
@@ -201,6 +213,7 @@ fn consequence(directive: &str, wanted: &DropIn) -> String {
         "authorizedprincipalscommanduser" => {
             format!("the helper should run as {}, and may not reach its table otherwise", wanted.helper_user)
         }
+        "revokedkeys" => "what is revoked only the helper refuses".into(),
         "fingerprinthash" => "the helper does not understand such fingerprints, and lets nobody in".into(),
         _ => "clients are asked about the host key, or refuse it".into(),
     }
@@ -307,7 +320,8 @@ pub(super) fn others(facts: &Facts) -> Vec<Finding> {
     for other in all.iter().filter(|d| d.file != facts.drop_in_path) {
         let (at, name, value) = (place(other), written(&other.name), &other.value);
         let by = known(value).map_or_else(String::new, |who| format!(", which is {who}"));
-        if OURS.contains(&other.name.as_str()) {
+        let revoking = other.name == "revokedkeys" && ours_revokes(facts);
+        if OURS.contains(&other.name.as_str()) || revoking {
             let text = format!("{at} sets {name} as well ('{value}'{by}): sshd takes one of the two");
             found.push(Finding::hint(CHECK, text, "take it away if it is not needed: the other has no effect"));
         } else if other.name == "authorizedkeyscommand" && value != "none" {
@@ -324,13 +338,23 @@ pub(super) fn others(facts: &Facts) -> Vec<Finding> {
     found
 }
 
+/// Whether sshd's list of revoked keys is one of certgate's.
+fn ours_revokes(facts: &Facts) -> bool {
+    let wanted = facts.drop_in.as_ref().ok().and_then(|drop_in| drop_in.wanted.as_ref());
+    wanted.is_some_and(|wanted| wanted.revoked_keys.is_some())
+}
+
 /// A file of revoked keys that sshd cannot use makes it refuse everybody.
 pub(super) fn revoked_keys(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "revoked-keys";
     let Some((path, state)) = &facts.state.revoked else { return vec![] };
     let path = path.display();
     let signed = openssh(facts).is_some_and(|v| v >= FIXED);
-    let mend = "put a good file in its place (ssh BASTION krl), by rename so that it is never absent";
+    let mend = if ours_revokes(facts) {
+        "restart the agent, which makes it again: systemctl restart certgate-node"
+    } else {
+        "put a good file in its place (ssh BASTION krl), by rename so that it is never absent"
+    };
     vec![match state {
         Ok(Revoked::Fine) => Finding::ok(CHECK, format!("{path} can be read")),
         Ok(Revoked::Damaged) => {

@@ -60,6 +60,7 @@ fn wanted() -> DropIn {
         table: "/var/lib/certgate-node/access.table".into(),
         user_ca: "/var/lib/certgate-node/user_ca.pub".into(),
         host_certificate: "/var/lib/certgate-node/ssh_host_key-cert.pub".into(),
+        revoked_keys: None,
     }
 }
 
@@ -312,6 +313,19 @@ fn revoked_keys_that_sshd_cannot_use_refuse_everybody() {
         }
     };
     assert_eq!(found(state(Ok(Revoked::Fine), "OpenSSH_9.2")), []);
+    one("revoked-keys", Error, &["restart the agent"], |f| {
+        f.drop_in.as_mut().unwrap().wanted.as_mut().unwrap().revoked_keys = Some("/s/revoked_keys".into());
+        f.drop_in.as_mut().unwrap().lines.push(("revokedkeys".into(), "/s/revoked_keys".into()));
+        f.sshd.effective.as_mut().unwrap().iter_mut().for_each(|login| {
+            login.lines.retain(|line| line.0 != "revokedkeys");
+            login.lines.push(("revokedkeys".into(), "/s/revoked_keys".into()));
+        });
+        f.state.revoked = Some(("/s/revoked_keys".into(), Ok(Revoked::Damaged)));
+    });
+    // Turned on in node.toml, and sshd not told of it.
+    one("drop-in", Warning, &["'RevokedKeys /s/revoked_keys'", "add the line"], |f| {
+        f.drop_in.as_mut().unwrap().wanted.as_mut().unwrap().revoked_keys = Some("/s/revoked_keys".into());
+    });
     one("revoked-keys", Error, &["every key", "by rename"], state(Err(Blind::Missing("gone".into())), "OpenSSH_9.2"));
     one("revoked-keys", Error, &["damaged"], state(Ok(Revoked::Damaged), "OpenSSH_9.2"));
     one("revoked-keys", Warning, &["9.4"], state(Ok(Revoked::Signed), "OpenSSH_9.3"));

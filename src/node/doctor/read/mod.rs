@@ -41,7 +41,7 @@ pub(crate) struct Places {
 pub(crate) async fn gather(places: &Places, clock: fn() -> Timestamp) -> Facts {
     let root = rustix::process::geteuid().is_root();
     let config = load(&places.config, root);
-    let of_config = config.as_ref().ok().map(|config| StateDir::new(&config.state_dir, config.max_age.0));
+    let of_config = config.as_ref().ok().map(StateDir::of);
     let path = places.drop_in.clone();
     let drop_in = blocking(move || sshd::drop_in(&path, of_config.as_ref())).await;
     let wanted = drop_in.as_ref().ok().and_then(|drop_in| drop_in.wanted.clone());

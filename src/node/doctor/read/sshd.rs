@@ -120,6 +120,7 @@ pub(super) fn drop_in(path: &Path, state: Option<&StateDir>) -> Seen<DropInFacts
             table: state.table(),
             user_ca: state.user_ca(),
             host_certificate: state.host_certificate(),
+            revoked_keys: (state.is_revoking() || get("revokedkeys").is_some()).then(|| state.revoked_keys()),
         })
     };
     let wanted = wanted();

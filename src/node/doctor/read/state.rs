@@ -40,7 +40,7 @@ pub(super) fn unknown(why: &Blind) -> StateFacts {
 pub(super) fn read(config: Result<&NodeConfig, &Blind>, wanted: Option<&DropIn>, root: bool) -> StateFacts {
     let unset = Blind::Failed("sshd's configuration does not say where it is".into());
     let no_config = config.err().cloned();
-    let state = config.ok().map(|config| StateDir::new(&config.state_dir, config.max_age.0));
+    let state = config.ok().map(StateDir::of);
     let table = state.as_ref().map(StateDir::table).or_else(|| wanted.map(|drop_in| drop_in.table.clone()));
     let table = table.ok_or_else(|| no_config.clone().unwrap_or_else(|| unset.clone()));
     let certificate = wanted.map(|drop_in| drop_in.host_certificate.clone());
@@ -61,7 +61,7 @@ pub(super) fn read(config: Result<&NodeConfig, &Blind>, wanted: Option<&DropIn>,
 }
 
 fn bundle(config: &NodeConfig, root: bool) -> Seen<BundleFacts> {
-    let state = StateDir::new(&config.state_dir, config.max_age.0);
+    let state = StateDir::of(config);
     let path = state.bundle();
     if !root {
         return Err(Blind::Denied(format!("only root can read {}", path.display())));
