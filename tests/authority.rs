@@ -12,7 +12,7 @@ use certgate::{
         Asker,
         protocol::{
             AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, JoinAnswer, JoinRequest,
-            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Read, Terminal,
+            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Reach, Read, Terminal,
         },
         token::TokenText,
     },
@@ -245,8 +245,13 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
     let mut stream = world.gateway(vec![]);
     let node = world.node("login-0.h100.acme", 50).await;
     let hello = async |have, until| {
-        let request =
-            NodeHelloRequest { node: node.clone(), peer: PEER.parse().unwrap(), have, host_certificate_until: until };
+        let request = NodeHelloRequest {
+            node: node.clone(),
+            peer: PEER.parse().unwrap(),
+            have,
+            host_certificate_until: until,
+            reach: Reach::Direct,
+        };
         match world.app.node_hello(request).await.unwrap() {
             NodeHelloAnswer::Welcome { bundle, host_certificate, .. } => Some((bundle, host_certificate.is_some())),
             NodeHelloAnswer::Refused => None,

@@ -11,7 +11,7 @@ use certgate::{
         Asker,
         protocol::{
             AuthenticateAnswer, AuthenticateRequest, ClosedRequest, ClosedSession, Event, NodeHelloAnswer,
-            NodeHelloRequest, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented,
+            NodeHelloRequest, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
         },
     },
     domain::{NodeId, SessionId, Timestamp},
@@ -107,7 +107,13 @@ async fn machines_that_are_nodes_no_more_are_on_record() {
     let _stream = world.gateway(vec![]);
     let node = world.node(NODE, 50).await;
     let hello = async |node: NodeIdentity, have| {
-        let request = NodeHelloRequest { node, peer: PEER.parse().unwrap(), have, host_certificate_until: None };
+        let request = NodeHelloRequest {
+            node,
+            peer: PEER.parse().unwrap(),
+            have,
+            host_certificate_until: None,
+            reach: Reach::Direct,
+        };
         world.app.node_hello(request).await.unwrap()
     };
     world.operator(&format!("node remove {NODE} --yes")).await;

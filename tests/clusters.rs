@@ -8,7 +8,7 @@ use authority_support::{World, key, next, output};
 use certgate::{
     app::{
         Asker, Stream,
-        protocol::{CommandAnswer, Event, NodeHelloRequest, Output, Terminal},
+        protocol::{CommandAnswer, Event, NodeHelloRequest, Output, Reach, Terminal},
     },
     bundle::Bundle,
     command::run_line,
@@ -54,7 +54,13 @@ async fn the_list_spans_all_projects_and_counts_what_is_wanted_enrolled_and_conn
     assert_eq!((scaled.exit, scaled.stderr.as_str()), (0, "scaled h100.acme: login 0 → 2, compute 0 → 8\n"));
     let node = world.node("login-0.h100.acme", 50).await;
     world.node("login-1.h100.acme", 51).await;
-    let hello = NodeHelloRequest { node, peer: "192.0.2.7".parse().unwrap(), have: None, host_certificate_until: None };
+    let hello = NodeHelloRequest {
+        node,
+        peer: "192.0.2.7".parse().unwrap(),
+        have: None,
+        host_certificate_until: None,
+        reach: Reach::Direct,
+    };
     world.app.node_hello(hello).await.unwrap();
 
     let list = data(&world, 2, "cluster list").await;

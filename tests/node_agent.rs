@@ -6,7 +6,7 @@
 use certgate::{
     app::{
         node_sessions::{MAX_NODE_SESSIONS, NodeSession},
-        protocol::{FromNode, ToNode},
+        protocol::{FromNode, Reach, ToNode},
     },
     bundle::{Bundle, BundleKey, Current, FORMAT, Order, SignedBundle, SignedCurrent, SignedOrder},
     domain::{PublicKey, Timestamp, Ttl, Version},
@@ -61,6 +61,7 @@ fn start(have: Option<u64>) -> Start {
         host_certificate_until: None,
         max_age: None,
         confirmed: None,
+        reach: Reach::Direct,
     }
 }
 
@@ -72,7 +73,7 @@ fn connected(have: Option<u64>) -> Agent {
 }
 
 fn hello(have: Option<u64>) -> Action {
-    Action::Send(FromNode::Hello { have: have.map(Version), host_certificate_until: None })
+    Action::Send(FromNode::Hello { have: have.map(Version), host_certificate_until: None, reach: Reach::Direct })
 }
 
 fn receive(agent: &mut Agent, message: &ToNode) -> Vec<Action> {

@@ -5,7 +5,7 @@ use super::{
     events::refused,
     protocol::{
         AuthenticateAnswer, AuthenticateRequest, ClosedRequest, Credential, DialPermit, Event as GatewayEvent, Hello,
-        NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented,
+        NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
     },
     sessions::Session,
 };
@@ -179,13 +179,20 @@ impl App {
         self.note(match &decided {
             Ok(permit) => {
                 let (address, port) = permit.address();
-                Event { detail: format!("at {address} port {port}, through gateway {}", request.gateway), ..event }
+                let at = match lock(&self.hub).reach(permit.node()) {
+                    Reach::Direct => format!("at {address} port {port}"),
+                    Reach::Tunnel => "through its agent".to_owned(),
+                };
+                Event { detail: format!("{at}, through gateway {}", request.gateway), ..event }
             }
             Err(denial) => refused(event, denial),
         })
         .await;
         match decided {
-            Ok(permit) => OpenAnswer::Permit(dial(&permit, &request.session, now)),
+            Ok(permit) => {
+                let reach = lock(&self.hub).reach(permit.node());
+                OpenAnswer::Permit(dial(&permit, &request.session, now, reach))
+            }
             Err(denial) => OpenAnswer::Refused { message: denial.user },
         }
     }
@@ -379,7 +386,7 @@ fn account_answer(
     AuthenticateAnswer::Account { credential: Credential { account, key, certificate }, user }
 }
 
-fn dial(permit: &OpenPermit, session: &SessionId, since: Timestamp) -> DialPermit {
+fn dial(permit: &OpenPermit, session: &SessionId, since: Timestamp, reach: Reach) -> DialPermit {
     let (address, port) = permit.address();
     DialPermit {
         session: session.clone(),
@@ -389,5 +396,6 @@ fn dial(permit: &OpenPermit, session: &SessionId, since: Timestamp) -> DialPermi
         since,
         address,
         port,
+        reach,
     }
 }

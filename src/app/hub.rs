@@ -1,6 +1,9 @@
 //! The gateways and nodes that are connected, and what they have said. No I/O: events go into bounded queues.
 
-use super::{node_sessions::NodeSession, protocol::Event};
+use super::{
+    node_sessions::NodeSession,
+    protocol::{Event, Reach},
+};
 use crate::domain::{NodeId, PublicKey, Timestamp, Version};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::sync::mpsc;
@@ -39,6 +42,8 @@ pub struct NodeStatus {
     pub heard: Timestamp,
     /// From where.
     pub peer: Option<IpAddr>,
+    /// How its sshd is reached, as it last said.
+    pub reach: Reach,
     /// When it last got a host certificate.
     pub certified: Option<Timestamp>,
 }
@@ -104,6 +109,7 @@ impl Hub {
             ended: 0,
             heard: now,
             peer,
+            reach: Reach::Direct,
             certified: None,
         });
         if status.version != version {
@@ -115,6 +121,19 @@ impl Hub {
         if peer.is_some() {
             status.peer = peer;
         }
+    }
+
+    /// A node has said how its sshd is reached.
+    pub fn reached(&mut self, node: NodeId, reach: Reach) {
+        if let Some(status) = self.nodes.get_mut(&node) {
+            status.reach = reach;
+        }
+    }
+
+    /// How a node's sshd is reached.
+    #[must_use]
+    pub fn reach(&self, node: NodeId) -> Reach {
+        self.nodes.get(&node).map(|status| status.reach).unwrap_or_default()
     }
 
     /// Whether a node may get a host certificate now; notes it as given if it may.

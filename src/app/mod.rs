@@ -35,6 +35,7 @@ mod services;
 mod session_ends;
 mod sessions;
 pub mod token;
+pub mod tunnel;
 mod view_types;
 mod views;
 mod volumes;

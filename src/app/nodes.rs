@@ -169,7 +169,11 @@ impl App {
             }
             return Ok(answer);
         };
-        lock(&self.hub).heard(node.id, request.have, Some(request.peer), now);
+        {
+            let mut hub = lock(&self.hub);
+            hub.heard(node.id, request.have, Some(request.peer), now);
+            hub.reached(node.id, request.reach);
+        }
         self.heard.send_modify(|count| *count += 1);
         // The version counts every change anywhere; what matters is the last one that touched this cluster.
         let touched = lock(&self.published).get(&node.cluster).copied();

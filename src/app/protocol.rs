@@ -361,6 +361,9 @@ pub struct DialPermit {
     pub address: IpAddr,
     /// The port to dial.
     pub port: u16,
+    /// How the node says that it is reached. If through its agent, nothing is dialled.
+    #[serde(default)]
+    pub reach: Reach,
 }
 
 /// Forwards that have ended.

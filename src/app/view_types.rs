@@ -3,6 +3,7 @@
 use super::{
     cluster_views::{ClusterView, NODE_SILENT, RequestView},
     core::Bastion,
+    protocol::Reach,
 };
 use crate::domain::{
     Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Networks, ProjectPath, PublicKey, Serial,
@@ -83,6 +84,8 @@ pub struct NodeView {
     pub role: String,
     /// Where the gateway dials it.
     pub address: String,
+    /// How gateways reach it, as it last said: they dial it, or it has a tunnel for them.
+    pub reach: Reach,
     /// Its host key.
     pub host_key: Fingerprint,
     /// The version in force there, as it last said.

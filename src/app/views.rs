@@ -109,6 +109,7 @@ impl App {
             node: directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default(),
             role: node.role.to_string(),
             address: std::net::SocketAddr::new(node.address, node.port).to_string(),
+            reach: status.as_ref().map(|status| status.reach).unwrap_or_default(),
             host_key: node.host_key.fingerprint(),
             version: status.as_ref().and_then(|status| status.version),
             wanted: lock(&self.published).get(&node.cluster).copied(),

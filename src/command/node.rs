@@ -7,7 +7,7 @@ use super::{
     text::Tone,
 };
 use crate::{
-    app::{NODE_SILENT, NodeView, TokenRequest},
+    app::{NODE_SILENT, NodeView, TokenRequest, protocol::Reach},
     domain::{ClusterPath, NodePath, NodeRole, Timestamp, Ttl, Version},
 };
 use serde_json::json;
@@ -87,7 +87,11 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
 pub(crate) const HEADERS: [&str; 4] = ["NODE", "ROLE", "ADDRESS", "STATE"];
 
 pub(crate) fn row(node: &NodeView, now: Timestamp) -> Vec<Cell> {
-    vec![node.node.as_str().into(), node.role.as_str().into(), node.address.as_str().into(), state(node, now)]
+    let address = match node.reach {
+        Reach::Direct => node.address.as_str(),
+        Reach::Tunnel => "through its agent",
+    };
+    vec![node.node.as_str().into(), node.role.as_str().into(), address.into(), state(node, now)]
 }
 
 fn state(node: &NodeView, now: Timestamp) -> Cell {

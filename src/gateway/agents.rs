@@ -11,6 +11,7 @@ use crate::{
             FromNode, Join, JoinRequest, MAX_NODE_LINE as MAX_LINE, NodeHello, NodeHelloAnswer, NodeHelloRequest,
             NodeIdentity, NodeReceipt, NodeReceiptRequest, NodeSessions, NodeSessionsRequest, ToNode,
         },
+        tunnel::Tunnel,
     },
     bundle::{SignedBundle, SignedOrder},
     domain::{ClusterPath, NodeId, PublicKey},
@@ -47,6 +48,8 @@ struct Outbox {
     bundle: Mutex<Option<Bytes>>,
     orders: Mutex<Vec<Bytes>>,
     wake: Notify,
+    /// The way to the node's sshd, if its agent has opened one.
+    tunnel: Mutex<Option<Tunnel>>,
 }
 
 impl Outbox {
@@ -95,6 +98,24 @@ impl Agents {
         orders.push(line);
         outbox.wake.notify_one();
         true
+    }
+
+    /// The agent of a node has opened a tunnel on its connection. False if that is not the connection of the node's agent. A
+    /// newer tunnel takes the place of an older one, whose streams go on until it ends.
+    pub(super) fn attach(&self, node: NodeId, connection: &Connection, tunnel: &Tunnel) -> bool {
+        let Some(outbox) = lock(&self.0).get(&node).cloned() else { return false };
+        let same = outbox.connection.id == connection.id;
+        if same {
+            *lock(&outbox.tunnel) = Some(tunnel.clone());
+        }
+        same
+    }
+
+    /// The tunnel to a node, if its agent is here and has opened one.
+    pub(super) fn tunnel(&self, node: NodeId) -> Option<Tunnel> {
+        let outbox = lock(&self.0).get(&node).cloned()?;
+        let tunnel = lock(&outbox.tunnel).clone();
+        tunnel.filter(Tunnel::is_open)
     }
 
     /// This is a node no more.
@@ -182,6 +203,7 @@ async fn follow<A: Authority>(
         bundle: Mutex::new(None),
         orders: Mutex::new(Vec::new()),
         wake: Notify::new(),
+        tunnel: Mutex::new(None),
     });
     let number = node.node;
     shared.agents.enter(number, &outbox);
@@ -215,9 +237,9 @@ async fn read<A: Authority>(
 ) -> &'static str {
     loop {
         let messages = match lines.next().await {
-            Ok(Some(FromNode::Hello { have, host_certificate_until })) => {
-                let request =
-                    NodeHelloRequest { node: node.clone(), peer: connection.peer, have, host_certificate_until };
+            Ok(Some(FromNode::Hello { have, host_certificate_until, reach })) => {
+                let (asking, peer) = (node.clone(), connection.peer);
+                let request = NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach };
                 match shared.authority.call::<NodeHello>(request).await {
                     Err(_) => vec![ToNode::Unavailable],
                     Ok(NodeHelloAnswer::Refused) => {

@@ -7,8 +7,10 @@ use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, m
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use std::{borrow::Cow, time::Duration};
 
-/// The window of each channel: what a peer may send before it is told to go on.
-const WINDOW: u32 = 2 * 1024 * 1024;
+/// The window of each channel: what a peer may send before it is told to go on. It bounds no memory, since russh gives it
+/// back when bytes arrive. russh ends a connection on which twice as much arrives while it changes keys; and an agent
+/// sends what all its forwards have through one channel.
+const WINDOW: u32 = 8 * 1024 * 1024;
 
 /// How long a refusal takes. Short enough for someone with six keys in the agent.
 const REJECTION: Duration = Duration::from_millis(100);

@@ -21,6 +21,8 @@ pub(super) enum WhenFull {
     Forward(CancellationToken),
     /// End the connection: an agent that floods.
     EndConnection,
+    /// Wait: whoever takes waits for nobody.
+    Wait,
 }
 
 /// One channel.

@@ -8,17 +8,18 @@ use super::{
     Shared,
     channels::Served,
     connection::{Connection, one_line},
+    dial::{Dialled, NodeReader, NodeWriter, dial},
     inlet::Inlet,
-    registry::{Opened, Owner},
+    registry::{End, Opened, Owner},
 };
 use crate::{
     app::{
         authority::Authority,
         protocol::{Credential, DialPermit, Open, OpenAnswer, OpenRequest},
+        tunnel::Stream,
     },
     domain::SessionId,
 };
-use bytes::BytesMut;
 use russh::{
     Channel, ChannelOpenFailure, ChannelWriteHalf, Disconnect,
     server::{ChannelOpenHandle, Msg},
@@ -31,24 +32,14 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-/// How long a node may take to accept.
-const DIAL_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long what a client sent before it closed may take to reach the node.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// How much is read from a node at once.
-const READ: usize = 64 * 1024;
+/// What ends a forward through an agent that has gone.
+const AGENT_LOST: &str = "the node is reached through its agent, whose connection was lost; connect again";
 
 /// The longest host name that is passed on.
 pub(super) const MAX_HOST: usize = 255;
@@ -184,7 +175,7 @@ impl<A: Authority> Forward<A> {
         );
     }
 
-    async fn open(&self, session: &mut Registered<A>) -> Result<(TcpStream, DialPermit), ChannelOpenFailure> {
+    async fn open(&self, session: &mut Registered<A>) -> Result<(Dialled, DialPermit), ChannelOpenFailure> {
         tokio::select! {
             biased;
             () = self.handle.abort.cancelled() => Err(prohibited(&self.handle.reason())),
@@ -193,7 +184,7 @@ impl<A: Authority> Forward<A> {
         }
     }
 
-    async fn ask_and_dial(&self, session: &mut Registered<A>) -> Result<(TcpStream, DialPermit), ChannelOpenFailure> {
+    async fn ask_and_dial(&self, session: &mut Registered<A>) -> Result<(Dialled, DialPermit), ChannelOpenFailure> {
         let request = OpenRequest {
             gateway: self.shared.config.name.clone(),
             connection: self.handle.connection.id.clone(),
@@ -218,23 +209,26 @@ impl<A: Authority> Forward<A> {
             Opened::Go { resync: true } => self.shared.resync.notify_one(),
             Opened::Go { resync: false } => {}
         }
-        let failed = |why: &str| ChannelOpenFailure::Other {
-            code: ChannelOpenFailure::ConnectFailed.code(),
-            reason: format!("{} cannot be reached: {why}", permit.node),
-        };
-        let node = timeout(DIAL_WITHIN, TcpStream::connect((permit.address, permit.port)))
+        let node = dial(&self.shared, &permit)
             .await
-            .map_err(|_| failed("no answer"))?
-            .map_err(|e| failed(&e.kind().to_string()))?;
-        // It fails only on a socket that is gone already.
-        let _ = node.set_nodelay(true);
+            .map_err(|reason| ChannelOpenFailure::Other { code: ChannelOpenFailure::ConnectFailed.code(), reason })?;
         Ok((node, permit))
+    }
+
+    /// The node's agent is gone: whoever has nothing else open on the connection is told so as its end.
+    fn lose(&self, session: &Registered<A>) {
+        let end = self.shared.registry().end(&session.session, AGENT_LOST);
+        match end {
+            End::Unknown | End::Forward(_) => {}
+            End::Connection(handle) => handle.end_with_connection(AGENT_LOST),
+        }
     }
 
     /// Copies both ways until both have ended, or the client has closed, or it is aborted. Returns what to log. The
     /// node's socket closes when this returns.
-    async fn carry(&self, node: TcpStream, write: &ChannelWriteHalf<Msg>, session: &Registered<A>) -> String {
-        let (from_node, to_node) = node.into_split();
+    async fn carry(&self, node: Dialled, write: &ChannelWriteHalf<Msg>, session: &Registered<A>) -> String {
+        let stream = node.stream();
+        let (from_node, to_node) = node.split();
         let mut up = pin!(upwards(&self.inlet, to_node, &session.up));
         let mut down = pin!(downwards(from_node, write, &session.down));
         let (mut up_done, mut down_done, mut closed) = (false, false, false);
@@ -243,6 +237,10 @@ impl<A: Authority> Forward<A> {
             tokio::select! {
                 biased;
                 () = self.handle.abort.cancelled() => return self.handle.reason(),
+                () = lost(stream.as_deref()) => {
+                    self.lose(session);
+                    return AGENT_LOST.into();
+                }
                 () = self.overflow.cancelled() => return "the node does not read; closed so that others can go on".into(),
                 () = self.inlet.closed.cancelled(), if !closed => {
                     closed = true;
@@ -253,45 +251,42 @@ impl<A: Authority> Forward<A> {
                 () = &mut down, if !down_done && !closed => down_done = true,
             }
             if up_done && (down_done || closed) {
+                // What was sent last is on its way to the node.
+                stream.iter().for_each(|stream| stream.finish());
                 return "closed".into();
             }
         }
     }
 }
 
-async fn upwards(inlet: &Inlet, mut node: OwnedWriteHalf, moved: &AtomicU64) {
+/// Resolves when a node's agent, through which a forward goes, is gone; never if it does not go through one.
+async fn lost(stream: Option<&Stream>) {
+    match stream {
+        Some(stream) => stream.lost().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &AtomicU64) {
     while let Some(data) = inlet.next().await {
-        if node.write_all(&data).await.is_err() {
+        let length = u64::try_from(data.len()).unwrap_or(0);
+        if !node.write(data).await {
             // The node is gone for this direction; the other may still hold its last words.
             inlet.abandon();
             return;
         }
-        moved.fetch_add(u64::try_from(data.len()).unwrap_or(0), Relaxed);
+        moved.fetch_add(length, Relaxed);
     }
-    // End of file, not the end: the node may go on sending. It fails when the node has closed.
-    let _ = node.shutdown().await;
+    node.end().await;
 }
 
-async fn downwards(node: OwnedReadHalf, write: &ChannelWriteHalf<Msg>, moved: &AtomicU64) {
-    let mut buffer = BytesMut::new();
-    loop {
-        // An idle forward holds no buffer.
-        if node.readable().await.is_err() {
-            break;
+async fn downwards(mut node: NodeReader, write: &ChannelWriteHalf<Msg>, moved: &AtomicU64) {
+    while let Some(data) = node.next().await {
+        let length = u64::try_from(data.len()).unwrap_or(0);
+        if write.data_bytes(data).await.is_err() {
+            return;
         }
-        buffer.reserve(READ);
-        match node.try_read_buf(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                let data = buffer.split().freeze();
-                if write.data_bytes(data).await.is_err() {
-                    return;
-                }
-                moved.fetch_add(u64::try_from(n).unwrap_or(0), Relaxed);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => buffer = BytesMut::new(),
-            Err(_) => break,
-        }
+        moved.fetch_add(length, Relaxed);
     }
     // It fails when the peer is gone.
     let _ = write.eof().await;

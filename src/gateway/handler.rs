@@ -13,11 +13,12 @@ use super::{
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST},
     inlet::Inlet,
+    tunnel::{self, TunnelChannel},
 };
 use crate::{
     app::{
         authority::Authority,
-        protocol::{JOIN_LOGIN, MAX_INPUT, NODE_SUBSYSTEM, Presented},
+        protocol::{JOIN_LOGIN, MAX_INPUT, NODE_SUBSYSTEM, Presented, TUNNEL_SUBSYSTEM},
     },
     domain::{MAX_KEY_BYTES, PublicKey},
 };
@@ -160,6 +161,22 @@ impl<A: Authority> Handler<A> {
         self.join_started = matches!(identity, Identity::Joining(_));
         let agent = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
         tokio::spawn(agents::serve(agent, identity, self.served(id)));
+        true
+    }
+
+    fn start_tunnel(&self, id: ChannelId) -> bool {
+        let Some(Identity::Node(node)) = &self.identity else { return false };
+        let started = self.channels.with(id, |entry| {
+            let channel = entry.waiting.take()?;
+            entry.when_full = WhenFull::Wait;
+            // Nothing has come yet: whoever speaks before the answer has no tunnel.
+            entry.inlet = Arc::new(Inlet::new(tunnel::BUFFER));
+            Some((channel, entry.inlet.clone()))
+        });
+        let Some((channel, inlet)) = started.flatten() else { return false };
+        let (shared, connection) = (self.shared.clone(), self.connection.clone());
+        let tunnel = TunnelChannel { shared, connection, node: node.node, channel, inlet };
+        tokio::spawn(tunnel::serve(tunnel, self.served(id)));
         true
     }
 }
@@ -362,7 +379,7 @@ impl<A: Authority> SshHandler for Handler<A> {
                     return Ok(());
                 }
                 // The only channel: not reading from the socket stalls nobody else.
-                WhenFull::Forward(_) => tokio::select! {
+                WhenFull::Forward(_) | WhenFull::Wait => tokio::select! {
                     () = self.connection.over.cancelled() => return Err(Error::Disconnect),
                     () = inlet.room() => {}
                 },
@@ -424,7 +441,12 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), Error> {
-        answer(session, id, name == NODE_SUBSYSTEM && self.start_agent(id))
+        let started = match name {
+            NODE_SUBSYSTEM => self.start_agent(id),
+            TUNNEL_SUBSYSTEM => self.start_tunnel(id),
+            _ => false,
+        };
+        answer(session, id, started)
     }
 
     async fn env_request(

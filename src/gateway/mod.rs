@@ -5,8 +5,9 @@
 //! keys, certificates or nodes is made in this module, and nothing of the directory is kept.
 //!
 //! [`listener`] accepts and bounds, [`handler`] answers the protocol, [`auth`] asks who it is, [`command`] runs command
-//! lines, [`forward`] and [`inlet`] carry forwards, [`connection`] ends connections, [`registry`] knows what is open,
-//! [`events`] follows the authority, [`agents`] serves the nodes.
+//! lines, [`forward`] and [`inlet`] carry forwards, [`dial`] reaches nodes, [`connection`] ends connections, [`registry`]
+//! knows what is open, [`events`] follows the authority, [`agents`] serves the nodes, [`tunnel`] those that are reached
+//! through their agents.
 
 mod agents;
 mod algorithms;
@@ -15,6 +16,7 @@ mod channels;
 mod command;
 mod config;
 mod connection;
+mod dial;
 mod events;
 mod forward;
 mod handler;
@@ -23,6 +25,7 @@ mod inlet;
 mod line;
 mod listener;
 mod registry;
+mod tunnel;
 
 pub use config::{Config, ConfigError, Limits, RawConfig, RawLimits};
 pub use hostkey::{HostKeyError, load_or_make_host_key};

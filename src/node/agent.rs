@@ -7,7 +7,7 @@ use super::{freshness::Freshness, host_cert};
 use crate::{
     app::{
         node_sessions::{MAX_NODE_SESSIONS, NodeSession},
-        protocol::{FromNode, NODE_HELLO_SECS, ToNode},
+        protocol::{FromNode, NODE_HELLO_SECS, Reach, ToNode},
     },
     bundle::{Bundle, BundleKey, Order, SignedBundle, SignedCurrent, SignedOrder},
     domain::{ClusterPath, NodePath, PublicKey, Timestamp, Ttl, Version},
@@ -42,6 +42,8 @@ pub struct Start {
     pub max_age: Option<Ttl>,
     /// When the authority last confirmed the table, if there is one.
     pub confirmed: Option<Timestamp>,
+    /// How gateways reach the node's sshd.
+    pub reach: Reach,
 }
 
 /// What the agent remembers of the bundle in force.
@@ -112,6 +114,8 @@ pub enum Action {
         /// When it ends.
         until: u64,
     },
+    /// Let the gateway reach sshd through the connection, if it cannot already.
+    OpenTunnel,
     /// Drop the connection; answer with [`Event::Ended`].
     Disconnect(String),
     /// For the log.
@@ -141,6 +145,7 @@ pub struct Agent {
     floor: Option<Version>,
     host_certificate_until: Option<u64>,
     freshness: Freshness,
+    reach: Reach,
     sessions: Vec<NodeSession>,
     /// The gateway that is dialled or connected.
     gateway: usize,
@@ -164,6 +169,7 @@ impl Agent {
             floor: start.floor,
             host_certificate_until: start.host_certificate_until,
             freshness: Freshness::new(start.max_age, start.confirmed),
+            reach: start.reach,
             sessions: vec![],
             gateway: 0,
             connected: false,
@@ -208,7 +214,7 @@ impl Agent {
     fn hello(&mut self) -> Action {
         self.unanswered += 1;
         let host_certificate_until = self.host_certificate_until;
-        Action::Send(FromNode::Hello { have: self.version(), host_certificate_until })
+        Action::Send(FromNode::Hello { have: self.version(), host_certificate_until, reach: self.reach })
     }
 
     fn tick(&mut self) -> Vec<Action> {
@@ -252,7 +258,9 @@ impl Agent {
                 self.failures = 0;
                 let confirmed = current.map_or_else(Vec::new, |current| self.current(&current, now));
                 let certified = host_certificate.map_or_else(Vec::new, |line| self.host_certificate(line, now));
-                [confirmed, certified].concat()
+                // Now that the gateway knows whose connection it is.
+                let tunnel = if self.reach == Reach::Tunnel { vec![Action::OpenTunnel] } else { vec![] };
+                [tunnel, confirmed, certified].concat()
             }
             Ok(ToNode::Bundle(signed)) => self.bundle(signed),
             Ok(ToNode::End(signed)) => self.end(&signed),

@@ -3,16 +3,18 @@
 
 use super::{
     accounts::Accounts,
-    config::NodeConfig,
+    config::{self, NodeConfig},
     doctor::{self, DoctorArgs},
     join::{self, Places},
     leave,
     run::{self, Clock},
     sshd::Sshd,
 };
+use crate::app::protocol::Reach;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -110,6 +112,13 @@ struct JoinArgs {
     /// Let sshd itself refuse what was revoked, beside the helper (RevokedKeys); the agent keeps the list
     #[arg(long)]
     revoked_keys: bool,
+    /// How gateways reach this machine's sshd: `direct` (they dial it) or `tunnel` (through the agent's own connection, so
+    /// that nothing has to be open to them)
+    #[arg(long, value_name = "HOW", default_value = "direct", value_parser = reach)]
+    reach: Reach,
+    /// Where sshd is for the agent, if reach is `tunnel`: an address of this machine
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = config::sshd_address())]
+    sshd_address: SocketAddr,
     /// Who makes accounts for the people who may log in: `userdb` (the agent, as user records for nss-systemd) or `none`
     /// (the site) [default: userdb where nsswitch.conf(5) names systemd and no source but the machine's own files]
     #[arg(long, value_name = "WHO", value_parser = accounts)]
@@ -125,6 +134,14 @@ struct JoinArgs {
 
 #[derive(Clone, Debug)]
 struct Reload(Vec<String>);
+
+fn reach(text: &str) -> Result<Reach, &'static str> {
+    match text {
+        "direct" => Ok(Reach::Direct),
+        "tunnel" => Ok(Reach::Tunnel),
+        _ => Err("'direct' or 'tunnel'"),
+    }
+}
 
 fn accounts(text: &str) -> Result<Accounts, &'static str> {
     match text {
@@ -152,6 +169,8 @@ impl JoinArgs {
             helper: self.helper,
             helper_user: self.helper_user,
             revoked_keys: self.revoked_keys,
+            reach: self.reach,
+            sshd_address: self.sshd_address,
             accounts: self.accounts,
             reload,
         }

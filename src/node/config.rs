@@ -7,12 +7,14 @@ use super::{
     sessions::OnRemoval,
 };
 use crate::{
+    app::protocol::Reach,
     bundle::BundleKey,
     domain::{ClusterPath, Fingerprint, NodePath, Ttl},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{
     fmt,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -51,6 +53,12 @@ pub struct NodeConfig {
     /// The user as whom sshd runs the helper: the only one, beside root, who may tell the agent of logins.
     #[serde(default = "helper_user")]
     pub helper_user: String,
+    /// How gateways reach this machine's sshd: by dialling it, or through the agent's connection.
+    #[serde(default)]
+    pub reach: Reach,
+    /// Where the agent finds sshd then; an address of this machine.
+    #[serde(default = "sshd_address")]
+    pub sshd_address: SocketAddr,
     /// Who makes accounts.
     #[serde(default)]
     pub accounts: Accounts,
@@ -62,6 +70,11 @@ pub struct NodeConfig {
 /// Whom [`super::join`] lets run the helper unless told otherwise.
 fn helper_user() -> String {
     "nobody".into()
+}
+
+/// Where an sshd is that nobody has said anything about.
+pub(super) fn sshd_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 22).into()
 }
 
 /// How long the access table is believed when the authority does not confirm it: `"24h"`, or 0 for ever.
@@ -190,6 +203,8 @@ mod tests {
             on_removal: OnRemoval::Terminate,
             revoked_keys: true,
             helper_user: "nobody".into(),
+            reach: Reach::Tunnel,
+            sshd_address: "[::1]:2222".parse().unwrap(),
             accounts: Accounts::Userdb,
             userdb: UserRecords::default(),
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     app::{
-        protocol::{FromNode, JOIN_LOGIN, JoinAnswer, Joined, ToNode},
+        protocol::{FromNode, JOIN_LOGIN, JoinAnswer, Joined, Reach, ToNode},
         token::TokenText,
     },
     bundle::{Bundle, BundleError, table::MAX_TABLE_BYTES},
@@ -21,6 +21,7 @@ use crate::{
 };
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -128,6 +129,10 @@ pub struct Places {
     pub helper_user: String,
     /// Whether sshd is to refuse what is revoked by itself as well.
     pub revoked_keys: bool,
+    /// How gateways reach sshd.
+    pub reach: Reach,
+    /// Where the agent finds sshd.
+    pub sshd_address: SocketAddr,
     /// Who makes accounts; what fits the machine if nobody has said.
     pub accounts: Option<Accounts>,
     /// Commands that make sshd read its configuration again: the first that works is kept. None: nobody wants it.
@@ -266,6 +271,8 @@ fn write(
         on_removal: OnRemoval::default(),
         revoked_keys: places.revoked_keys,
         helper_user: places.helper_user.clone(),
+        reach: places.reach,
+        sshd_address: places.sshd_address,
         accounts,
         userdb: UserRecords::default(),
     };

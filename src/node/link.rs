@@ -1,30 +1,37 @@
 //! One SSH connection to a gateway, and the lines of JSON on it. The gateway is known by its host key alone; the node
 //! is known there by its own. What the lines mean is [`super::agent`]'s and [`super::join`]'s.
 
-use super::{files, state_dir::MAX_SIGNED_BYTES};
+use super::{
+    eager::Eager,
+    files,
+    lines::{End, Feed, Lines},
+    tunnel,
+};
 use crate::{
-    app::protocol::{FromNode, NODE_LOGIN, NODE_SUBSYSTEM},
+    app::protocol::{FromNode, NODE_LOGIN, NODE_SUBSYSTEM, TUNNEL_SUBSYSTEM},
     domain::{Fingerprint, PublicKey},
 };
 use russh::{
-    ChannelMsg,
-    client::{self, DisconnectReason},
+    Channel, ChannelMsg, ChannelOpenFailure, ChannelWriteHalf,
+    client::{self, ChannelOpenHandle, DisconnectReason, Msg, Session},
     keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate},
 };
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 
 /// From the first packet to the open channel.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A gateway that is silent for three of them is gone.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// The longest line that is read: a message around a signed bundle.
-const MAX_LINE: usize = MAX_SIGNED_BYTES;
+/// The window of each channel. russh ends a connection on which twice as much arrives while it changes keys: as much as
+/// both channels of an agent can have on their way.
+const WINDOW: u32 = 8 * 1024 * 1024;
 /// Longer than any private key's file.
 const MAX_HOST_KEY_BYTES: usize = 64 * 1024;
 
@@ -160,16 +167,109 @@ impl client::Handler for Handler {
             DisconnectReason::Error(error) => Err(error),
         }
     }
+
+    // A gateway opens nothing here. russh's default is to accept.
+
+    async fn server_channel_open_session(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _host: &str,
+        _port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _channel: Channel<Msg>,
+        _address: &str,
+        _port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _channel: Channel<Msg>,
+        _socket: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _channel: Channel<Msg>,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
 }
 
 /// An open channel to a gateway.
 pub struct Link {
     gateway: String,
     // The connection ends with its handle.
-    _handle: client::Handle<Handler>,
-    channel: russh::Channel<client::Msg>,
+    handle: Arc<client::Handle<Handler>>,
+    channel: ChannelWriteHalf<Msg>,
     seen: Arc<Mutex<Seen>>,
-    lines: Lines,
+    feed: Arc<Feed>,
+    tunnel: Option<JoinHandle<()>>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.abort();
+        }
+    }
 }
 
 impl Link {
@@ -189,20 +289,15 @@ impl Link {
         let failed = |error: russh::Error| why(gateway, &seen, &error.to_string());
         let mut handle = connect(gateway, known, &seen).await?;
         authenticate(&mut handle, gateway, login, key, &seen).await?;
-        let mut channel = handle.channel_open_session().await.map_err(failed)?;
-        channel.request_subsystem(true, NODE_SUBSYSTEM).await.map_err(failed)?;
         let mut lines = Lines::default();
-        loop {
-            match channel.wait().await {
-                Some(ChannelMsg::Success) => break,
-                // The gateway may speak before its answer is through.
-                Some(ChannelMsg::Data { data }) => lines.push(&data),
-                Some(ChannelMsg::WindowAdjusted { .. }) => {}
-                Some(_) => return Err(LinkError::Subsystem(gateway.to_owned())),
-                None => return Err(why(gateway, &seen, "the connection broke")),
-            }
-        }
-        Ok(Self { gateway: gateway.to_owned(), _handle: handle, channel, seen, lines })
+        let channel = match subsystem(&handle, NODE_SUBSYSTEM, &mut lines).await.map_err(failed)? {
+            Asked::Granted(channel) => channel,
+            Asked::Refused => return Err(LinkError::Subsystem(gateway.to_owned())),
+            Asked::Ended => return Err(why(gateway, &seen, "the connection broke")),
+        };
+        let (reader, channel) = channel.split();
+        let feed = Feed::follow(reader, lines);
+        Ok(Self { gateway: gateway.to_owned(), handle: Arc::new(handle), channel, seen, feed, tunnel: None })
     }
 
     /// Sends one message.
@@ -218,26 +313,64 @@ impl Link {
     /// The next line, without its end. Nothing is lost when the future is dropped and asked for again.
     ///
     /// # Errors
-    /// The connection is gone, or the line is longer than [`MAX_SIGNED_BYTES`].
+    /// The connection is gone, or the gateway sends more than any bundle has.
     pub async fn receive(&mut self) -> Result<Vec<u8>, LinkError> {
-        loop {
-            if let Some(line) = self.lines.next() {
-                return Ok(line);
-            }
-            if self.lines.is_too_long() {
-                return Err(LinkError::TooLong(self.gateway.clone()));
-            }
-            match self.channel.wait().await {
-                Some(ChannelMsg::Data { data }) => self.lines.push(&data),
-                Some(ChannelMsg::Eof | ChannelMsg::Close) => return Err(self.broken("the channel was closed")),
-                Some(_) => {}
-                None => return Err(self.broken("the connection broke")),
-            }
+        self.feed.next().await.map_err(|end| match end {
+            End::Closed => self.broken("the channel was closed"),
+            End::Broken => self.broken("the connection broke"),
+            End::TooMuch => LinkError::TooLong(self.gateway.clone()),
+        })
+    }
+
+    /// Lets the gateway reach sshd through this connection, if it cannot already. Returns at once; what becomes of it is in
+    /// the log.
+    pub fn tunnel(&mut self, sshd: SocketAddr) {
+        if self.tunnel.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
         }
+        let (gateway, handle) = (self.gateway.clone(), Arc::downgrade(&self.handle));
+        self.tunnel = Some(tokio::spawn(async move {
+            let Some(connection) = handle.upgrade() else { return };
+            let mut nothing = Lines::default();
+            let asked = subsystem(&connection, TUNNEL_SUBSYSTEM, &mut nothing);
+            let asked = tokio::time::timeout(OPEN_TIMEOUT, asked).await;
+            drop(connection);
+            match asked {
+                Ok(Ok(Asked::Granted(channel))) => {
+                    tracing::info!("sshd at {sshd} is reached by {gateway} through this connection");
+                    let why = tunnel::serve(channel, sshd).await;
+                    tracing::warn!("{gateway}: the way to sshd has ended: {why}");
+                }
+                _ => tracing::warn!("{gateway}: it does not take a way to sshd; trying again"),
+            }
+        }));
     }
 
     fn broken(&self, error: &str) -> LinkError {
         why(&self.gateway, &self.seen, error)
+    }
+}
+
+/// What a gateway says to a channel with a subsystem.
+enum Asked {
+    Granted(Channel<Msg>),
+    Refused,
+    /// The connection ended meanwhile.
+    Ended,
+}
+
+async fn subsystem(handle: &client::Handle<Handler>, name: &str, lines: &mut Lines) -> Result<Asked, russh::Error> {
+    let mut channel = handle.channel_open_session().await?;
+    channel.request_subsystem(true, name).await?;
+    loop {
+        match channel.wait().await {
+            Some(ChannelMsg::Success) => return Ok(Asked::Granted(channel)),
+            // The gateway may speak before its answer is through.
+            Some(ChannelMsg::Data { data }) => lines.push(&data),
+            Some(ChannelMsg::WindowAdjusted { .. }) => {}
+            Some(_) => return Ok(Asked::Refused),
+            None => return Ok(Asked::Ended),
+        }
     }
 }
 
@@ -251,8 +384,13 @@ async fn connect(
     let stream = TcpStream::connect(gateway).await.map_err(|error| why(gateway, seen, &error.to_string()))?;
     // Small messages that somebody waits for; without it they only get slower.
     let _ = stream.set_nodelay(true);
-    let config = client::Config { keepalive_interval: Some(KEEPALIVE), keepalive_max: 3, ..client::Config::default() };
-    let connected = client::connect_stream(Arc::new(config), stream, handler).await;
+    let config = client::Config {
+        keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: 3,
+        window_size: WINDOW,
+        ..client::Config::default()
+    };
+    let connected = client::connect_stream(Arc::new(config), Eager::new(stream), handler).await;
     connected.map_err(|error| why(gateway, seen, &error.to_string()))
 }
 
@@ -299,55 +437,5 @@ fn why(gateway: &str, seen: &Mutex<Seen>, error: &str) -> LinkError {
         LinkError::Ended { gateway, message }
     } else {
         LinkError::Transport { gateway, why: error.to_owned() }
-    }
-}
-
-/// Bytes cut into lines.
-#[derive(Debug, Default)]
-struct Lines {
-    bytes: Vec<u8>,
-    /// No line ends before this place.
-    searched: usize,
-}
-
-impl Lines {
-    fn push(&mut self, data: &[u8]) {
-        self.bytes.extend_from_slice(data);
-    }
-
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let Some(end) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
-            self.searched = self.bytes.len();
-            return None;
-        };
-        let rest = self.bytes.split_off(self.searched + end + 1);
-        let mut line = std::mem::replace(&mut self.bytes, rest);
-        line.pop();
-        self.searched = 0;
-        Some(line)
-    }
-
-    fn is_too_long(&self) -> bool {
-        self.bytes.len() > MAX_LINE
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_come_out_as_they_were_however_they_arrive() {
-        let text = b"one\n\ntwo\nthree";
-        for size in 1..=text.len() {
-            let mut lines = Lines::default();
-            let mut out = vec![];
-            for piece in text.chunks(size) {
-                lines.push(piece);
-                out.extend(std::iter::from_fn(|| lines.next()));
-            }
-            assert_eq!(out, [&b"one"[..], b"", b"two"]);
-            assert_eq!(lines.bytes, b"three");
-        }
     }
 }

@@ -123,6 +123,7 @@ impl Edge {
             host_certificate_until: until.filter(|until| *until > clock().secs()),
             max_age: config.max_age.0,
             confirmed: state.confirmed(),
+            reach: config.reach,
         });
         let sessions = Sessions::start(
             Settings {
@@ -175,6 +176,12 @@ impl Edge {
                     sshd::reload(&reload).map(|()| until).map_err(|error| error.to_string())
                 };
                 Some(Event::HostCertificateInstalled(blocking(work).await))
+            }
+            Action::OpenTunnel => {
+                if let Some(link) = &mut self.link {
+                    link.tunnel(self.config.sshd_address);
+                }
+                None
             }
             Action::Disconnect(why) => Some(self.ended(&why)),
             Action::Log(Level::Info, text) => {

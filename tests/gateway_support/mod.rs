@@ -34,6 +34,8 @@ pub struct Fake {
     pub commands: Mutex<Vec<CommandRequest>>,
     /// Where each forward goes; none: refused.
     pub target: Mutex<Option<SocketAddr>>,
+    /// How the node is reached.
+    pub reach: Mutex<Reach>,
     pub opened: Mutex<Vec<SessionId>>,
     pub closed: Mutex<Vec<ClosedSession>>,
     pub hellos: Mutex<Vec<Hello>>,
@@ -127,6 +129,7 @@ impl Fake {
                         since: Timestamp::from_secs(1_800_000_000),
                         address: target.ip(),
                         port: target.port(),
+                        reach: *self.reach.lock().unwrap(),
                     }),
                 })
             }

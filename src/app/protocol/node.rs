@@ -9,6 +9,25 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+/// How a gateway reaches a node's sshd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// It dials the node's address.
+    #[default]
+    Direct,
+    /// Through the connection of the node's agent ([`crate::app::tunnel`]): the node need not take any from outside.
+    Tunnel,
+}
+
+impl Reach {
+    /// Whether it is the usual way, which need not be said.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        *self == Self::Direct
+    }
+}
+
 /// A join token's secret, from a machine that has proved its host key in the SSH handshake.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +85,9 @@ pub struct NodeHelloRequest {
     pub have: Option<Version>,
     /// When its host certificate ends, in seconds since 1970, if it has one.
     pub host_certificate_until: Option<u64>,
+    /// How its sshd is reached.
+    #[serde(default)]
+    pub reach: Reach,
 }
 
 /// What a node lacks.
@@ -121,6 +143,9 @@ pub enum FromNode {
         have: Option<Version>,
         /// When its host certificate ends, in seconds since 1970, if it has one.
         host_certificate_until: Option<u64>,
+        /// How its sshd is reached.
+        #[serde(default, skip_serializing_if = "Reach::is_direct")]
+        reach: Reach,
     },
     /// What it did with a bundle.
     Receipt {
@@ -182,3 +207,5 @@ pub const JOIN_LOGIN: &str = "certgate-join";
 pub const NODE_LOGIN: &str = "certgate-node";
 /// The SSH subsystem (RFC 4254, 6.5) that a node's agent asks for.
 pub const NODE_SUBSYSTEM: &str = "certgate-node";
+/// The SSH subsystem that an agent asks for whose node is reached through it; see [`crate::app::tunnel`].
+pub const TUNNEL_SUBSYSTEM: &str = "certgate-tunnel";

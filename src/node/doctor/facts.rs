@@ -4,7 +4,7 @@ use crate::{
     domain::{Fingerprint, NodePath, PublicKey, Timestamp, Version},
     node::{config::NodeConfig, sshd::DropIn},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Why something is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,6 +247,8 @@ pub(crate) struct Facts {
     pub(crate) machine: MachineFacts,
     /// Each gateway of node.toml.
     pub(crate) gateways: Vec<(String, Seen<Answer>)>,
+    /// Where the agent finds sshd for gateways, and whether it does; none if they dial it themselves.
+    pub(crate) tunnel: Option<(SocketAddr, Seen<()>)>,
 }
 
 impl Facts {

@@ -13,7 +13,7 @@ use super::{
 
 /// What is to be said of a machine, in the order in which one would look.
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
-    let checks: [fn(&Facts) -> Vec<Finding>; 17] = [
+    let checks: [fn(&Facts) -> Vec<Finding>; 18] = [
         state::config,
         sshd::version,
         sshd::accepted,
@@ -27,6 +27,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         state::clock,
         state::agent,
         state::gateways,
+        state::tunnel,
         state::host_certificate,
         sshd::revoked_keys,
         machine::accounts,

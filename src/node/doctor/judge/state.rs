@@ -245,6 +245,20 @@ pub(super) fn gateways(facts: &Facts) -> Vec<Finding> {
     facts.gateways.iter().map(one).collect()
 }
 
+/// Whether the agent finds sshd, where gateways reach it through the agent.
+pub(super) fn tunnel(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "tunnel";
+    let Some((sshd, found)) = &facts.tunnel else { return vec![] };
+    vec![match found {
+        Ok(()) => Finding::ok(CHECK, format!("gateways reach sshd through the agent, which finds it at {sshd}")),
+        Err(why) => {
+            let mend = "set 'sshd_address' in node.toml to an address of this machine at which sshd listens, and restart \
+                        the agent";
+            blind(CHECK, &format!("the agent does not find sshd at {sshd}, so no gateway can reach it"), why, mend)
+        }
+    }]
+}
+
 pub(super) fn host_certificate(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "host-certificate";
     let agent = "start the agent, which gets a new one: systemctl restart certgate-node";

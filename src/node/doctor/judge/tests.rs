@@ -125,6 +125,7 @@ fn healthy() -> Facts {
             synchronized: Some(true),
         },
         gateways: vec![("b:22".into(), Ok(Answer::Welcome))],
+        tunnel: None,
     }
 }
 
@@ -413,6 +414,9 @@ fn agent_and_gateways() {
     let stranger = Fingerprint::from_bytes([9; 32]);
     one("gateway", Error, &["in between", &stranger.to_string()], gateways(vec![Ok(Answer::Stranger(stranger))]));
     assert_eq!(found(gateways(vec![Ok(Answer::Right)])), []);
+    let tunnel = |found| move |f: &mut Facts| f.tunnel = Some(("127.0.0.1:22".parse().unwrap(), found));
+    one("tunnel", Error, &["127.0.0.1:22", "refused", "sshd_address"], tunnel(failed("refused")));
+    assert_eq!(found(tunnel(Ok(()))), []);
 }
 
 #[test]

@@ -52,9 +52,10 @@ pub(crate) async fn gather(places: &Places, clock: fn() -> Timestamp) -> Facts {
     let (read, mut machine) = tokio::join!(read, machine::read(paths));
     let mut state = read.unwrap_or_else(|why| state::unknown(&why));
     machine.accounts = machine::accounts(state.bundle.as_ref()).await;
-    let (sshd, gateways, answers) = tokio::join!(
+    let (sshd, gateways, tunnel, answers) = tokio::join!(
         sshd::read(places, root, state.bundle.as_ref().ok(), state.host_certificate.as_ref().ok()),
         network::gateways(config.as_ref().ok(), root),
+        network::tunnel(config.as_ref().ok()),
         state::ask_helper(wanted.as_ref(), root),
     );
     state.helper_answers = answers;
@@ -83,6 +84,7 @@ pub(crate) async fn gather(places: &Places, clock: fn() -> Timestamp) -> Facts {
         state,
         machine,
         gateways,
+        tunnel,
     }
 }
 

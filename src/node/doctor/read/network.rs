@@ -1,10 +1,12 @@
 //! Who answers: the gateways, and this machine's own sshd. Each is a real connection.
 
 use super::{LIMIT, certificate};
+use crate::app::protocol::Reach;
 use crate::node::{
     config::NodeConfig,
     doctor::facts::{Answer, Blind, HostCertificate, Offered, Seen},
     link::{self, HostKey, LinkError},
+    tunnel,
 };
 use russh::{
     client,
@@ -26,6 +28,16 @@ pub(super) async fn gateways(config: Option<&NodeConfig>, root: bool) -> Vec<(St
         async move { (gateway.clone(), greet(gateway, key, config).await) }
     });
     futures_util::future::join_all(asked).await
+}
+
+/// Dials sshd as the agent does for gateways, if it does.
+pub(super) async fn tunnel(config: Option<&NodeConfig>) -> Option<(SocketAddr, Seen<()>)> {
+    let sshd = config.filter(|config| config.reach == Reach::Tunnel)?.sshd_address;
+    let dialled = match tokio::time::timeout(LIMIT, tunnel::dial(sshd)).await {
+        Ok(dialled) => dialled.map(drop).map_err(|error| Blind::Failed(error.to_string())),
+        Err(_) => Err(Blind::Failed(format!("no answer in {} s", LIMIT.as_secs()))),
+    };
+    Some((sshd, dialled))
 }
 
 async fn greet(gateway: &str, key: Option<&HostKey>, config: &NodeConfig) -> Seen<Answer> {

@@ -1,0 +1,131 @@
+//! The way to a node's sshd that a permit names: dialled, or a stream through the node's agent.
+
+use super::{Shared, agents::Agents};
+use crate::app::{
+    authority::Authority,
+    protocol::{DialPermit, Reach},
+    tunnel::Stream,
+};
+use bytes::{Bytes, BytesMut};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
+
+/// How long a node may take to accept.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much is read from a node at once.
+const READ: usize = 64 * 1024;
+
+/// A connection to a node's sshd.
+pub(super) enum Dialled {
+    /// Of the gateway's own.
+    Tcp(TcpStream),
+    /// Through the agent.
+    Tunnel(Arc<Stream>),
+}
+
+/// What reads from a node.
+pub(super) enum NodeReader {
+    Tcp(OwnedReadHalf, BytesMut),
+    Tunnel(Arc<Stream>),
+}
+
+/// What writes to a node.
+pub(super) enum NodeWriter {
+    Tcp(OwnedWriteHalf),
+    Tunnel(Arc<Stream>),
+}
+
+/// Goes where a permit says.
+///
+/// # Errors
+/// Why not, for the one who wants to go there.
+pub(super) async fn dial<A: Authority>(shared: &Shared<A>, permit: &DialPermit) -> Result<Dialled, String> {
+    timeout(DIAL_WITHIN, way(&shared.agents, permit)).await.unwrap_or_else(|_| Err(unreachable(permit, "no answer")))
+}
+
+async fn way(agents: &Agents, permit: &DialPermit) -> Result<Dialled, String> {
+    if let Some(tunnel) = agents.tunnel(permit.node_id) {
+        let stream = tunnel.open().await.map_err(|why| unreachable(permit, &why.to_string()))?;
+        return Ok(Dialled::Tunnel(Arc::new(stream)));
+    }
+    if permit.reach == Reach::Tunnel {
+        return Err(format!("{} is reached through its agent, which is not connected to this gateway", permit.node));
+    }
+    let node = TcpStream::connect((permit.address, permit.port)).await;
+    let node = node.map_err(|error| unreachable(permit, &error.kind().to_string()))?;
+    // It fails only on a socket that is gone already.
+    let _ = node.set_nodelay(true);
+    Ok(Dialled::Tcp(node))
+}
+
+fn unreachable(permit: &DialPermit, why: &str) -> String {
+    format!("{} cannot be reached: {why}", permit.node)
+}
+
+impl Dialled {
+    /// Its two directions. Both are to be dropped to close it.
+    pub(super) fn split(self) -> (NodeReader, NodeWriter) {
+        match self {
+            Self::Tcp(stream) => {
+                let (reader, writer) = stream.into_split();
+                (NodeReader::Tcp(reader, BytesMut::new()), NodeWriter::Tcp(writer))
+            }
+            Self::Tunnel(stream) => (NodeReader::Tunnel(stream.clone()), NodeWriter::Tunnel(stream)),
+        }
+    }
+
+    /// The stream, if it is one.
+    pub(super) fn stream(&self) -> Option<Arc<Stream>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tunnel(stream) => Some(stream.clone()),
+        }
+    }
+}
+
+impl NodeReader {
+    /// The next bytes; none at the end.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Tunnel(stream) => stream.read().await,
+            Self::Tcp(reader, buffer) => loop {
+                // An idle forward holds no buffer.
+                reader.readable().await.ok()?;
+                buffer.reserve(READ);
+                match reader.try_read_buf(buffer) {
+                    Ok(0) => return None,
+                    Ok(_) => return Some(buffer.split().freeze()),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => *buffer = BytesMut::new(),
+                    Err(_) => return None,
+                }
+            },
+        }
+    }
+}
+
+impl NodeWriter {
+    /// Writes all of it, as the node takes it. False: the node takes no more.
+    pub(super) async fn write(&mut self, data: Bytes) -> bool {
+        match self {
+            Self::Tcp(writer) => writer.write_all(&data).await.is_ok(),
+            Self::Tunnel(stream) => stream.write(data).await.is_ok(),
+        }
+    }
+
+    /// End of file, not the end: the node may go on sending.
+    pub(super) async fn end(&mut self) {
+        match self {
+            // It fails when the node has closed.
+            Self::Tcp(writer) => drop(writer.shutdown().await),
+            Self::Tunnel(stream) => stream.end(),
+        }
+    }
+}
