@@ -123,8 +123,8 @@ async fn each_way_of_losing_access_ends_the_session() {
     for (line, reason) in [
         ("user suspend user1@acme.example", "your account is suspended"),
         ("key remove KEY --account user1@acme.example --yes", "this key was removed"),
-        ("project delete acme/ml --yes", "removed from its cluster"),
-        ("cluster delete h100.acme --yes", "removed from its cluster"),
+        ("project delete acme/ml --yes", "project acme/ml was deleted at 08:00 UTC by an operator"),
+        ("cluster delete h100.acme --yes", "cluster h100.acme was deleted at 08:00 UTC by an operator"),
         ("node remove login-0.h100.acme --yes", "removed from its cluster"),
         ("session end SESSION", "ended by an operator"),
     ] {

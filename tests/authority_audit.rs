@@ -169,8 +169,12 @@ async fn what_a_gateway_comes_back_without_or_may_not_keep_is_on_record() {
     let about = async |session: &SessionId| found(&world, &format!("--session {session}")).await;
     assert_eq!(about(&kept).await, [format!("session.open {NODE} done -")]);
     assert_eq!(about(&lost).await[1..], [format!("session.close {NODE} done -")]);
-    assert!(about(&hers).await.contains(&format!("session.end {NODE} done removed")), "{:?}", about(&hers).await);
-    assert_eq!(about(&SessionId::from_bits(4)).await, ["session.end node 77 done not-found"]);
+    assert!(
+        about(&hers).await.contains(&format!("session.end {NODE} user1@acme.example done removed")),
+        "{:?}",
+        about(&hers).await
+    );
+    assert_eq!(about(&SessionId::from_bits(4)).await, ["session.end node 77 admin1@acme.example done not-found"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Looking at accounts: service accounts as their project sees them, and everything about one account for operators.
 
 use super::{
+    certificates::State,
     core::{App, Asker, lock},
     error::AppError,
     view_types::{AccountView, CertificateView, DepartureView, KeyView, MembershipView, ServiceView, TermsView},
@@ -8,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         Account, AccountId, CertificateRecord, Departure, Directory, Email, Fingerprint, Holder, KeyEntry, ProjectPath,
-        ServiceTerms,
+        ServiceTerms, Timestamp,
     },
     policy::{Action, Denial, Reason},
 };
@@ -22,7 +23,7 @@ impl App {
     pub fn services(&self, asker: &Asker, path: &ProjectPath) -> Result<Vec<ServiceView>, AppError> {
         self.view(asker, Action::ServiceList, Some(path), |directory, _, grant| {
             let members = directory.members_of(grant.project()?.0.id);
-            let in_use = self.in_use();
+            let in_use = self.in_use(directory);
             Ok(members.filter_map(|(account, _)| service_view(directory, account, path, &in_use)).collect())
         })
     }
@@ -35,14 +36,15 @@ impl App {
         self.view(asker, Action::ServiceShow, email, |directory, _, grant| {
             let (account, path) = (grant.service()?.0, grant.project()?.1);
             let unknown = || Denial::not_found("service account", email, format!("{email} is none"));
-            service_view(directory, account, path, &self.in_use()).ok_or_else(unknown)
+            service_view(directory, account, path, &self.in_use(directory)).ok_or_else(unknown)
         })
     }
 
     /// What every account has in use, each list looked through once.
-    fn in_use(&self) -> InUse {
+    fn in_use(&self, directory: &Directory) -> InUse {
         let (mut in_use, now) = (InUse::default(), self.now());
-        for record in lock(&self.live).values().filter(|record| record.valid_before > now) {
+        let is_live = |record: &&CertificateRecord| State::of(directory, record, now) == State::Live;
+        for record in lock(&self.live).values().filter(is_live) {
             *in_use.certificates.entry(record.account).or_default() += 1;
         }
         for session in lock(&self.sessions).iter() {
@@ -82,7 +84,7 @@ impl App {
                 keys: keys(directory, account.id, None),
                 projects: projects.collect(),
                 removed_from: left.collect(),
-                certificates: live.into_iter().map(|record| certificate_view(directory, record)).collect(),
+                certificates: live.into_iter().map(|record| certificate_view(directory, record, self.now())).collect(),
                 sessions: self.all_sessions(directory, Some(account.id), false),
             })
         })
@@ -122,12 +124,17 @@ fn service_view(
     })
 }
 
-/// `active`, `suspended`, or of a service account `deleted`.
 pub(super) fn departed(directory: &Directory, departure: &Departure) -> Option<DepartureView> {
-    let project = directory.path_of_project(directory.project(departure.project)?)?;
-    Some(DepartureView { project, at: departure.at, by: departure.by.to_string() })
+    let gone = directory.gone_project(departure.project);
+    let deleted = gone.as_ref().is_some_and(|(_, deletion)| deletion.at == departure.at);
+    let project = match gone {
+        Some((path, _)) => path,
+        None => directory.path_of_project(directory.project(departure.project)?)?,
+    };
+    Some(DepartureView { project, at: departure.at, by: departure.by.to_string(), deleted })
 }
 
+/// `active`, `suspended`, or of a service account `deleted`.
 pub(super) fn state(directory: &Directory, account: &Account) -> String {
     if directory.retired(account) { "deleted".into() } else { account.state.to_string() }
 }
@@ -160,9 +167,10 @@ pub(super) fn owner(directory: &Directory, account: AccountId) -> (String, Holde
     }
 }
 
-pub(super) fn certificate_view(directory: &Directory, record: CertificateRecord) -> CertificateView {
+pub(super) fn certificate_view(directory: &Directory, record: CertificateRecord, now: Timestamp) -> CertificateView {
     let (account, kind) = owner(directory, record.account);
     CertificateView {
+        state: State::of(directory, &record, now),
         serial: record.serial,
         account,
         kind,
@@ -170,6 +178,5 @@ pub(super) fn certificate_view(directory: &Directory, record: CertificateRecord)
         principals: record.principals,
         source: record.source,
         until: record.valid_before,
-        revoked: directory.denied_serial(record.serial).is_some(),
     }
 }

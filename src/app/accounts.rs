@@ -83,7 +83,7 @@ impl App {
         email: Option<Email>,
         key: PublicKey,
     ) -> Result<Fingerprint, AppError> {
-        let object = key.fingerprint().to_string();
+        let object = self.key_of(asker, email.as_ref(), key.fingerprint());
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now| {
             let account = subject(ledger.directory, caller, email.as_ref())?;
             add_key(ledger.directory, account, key, now)
@@ -105,7 +105,8 @@ impl App {
             let account = owner_of(directory, caller, email, key)?;
             Ok(directory.keys_of(account.id).count() == 1)
         };
-        self.preview(asker, Action::KeyRemove, None, key.to_string(), look).await
+        let object = self.key_of(asker, email, key);
+        self.preview(asker, Action::KeyRemove, None, object, look).await
     }
 
     /// Removes a key: one's own, or `email`'s as operator. Certificates on it are refused from then on.
@@ -119,12 +120,23 @@ impl App {
         key: Fingerprint,
     ) -> Result<Version, AppError> {
         let app = self.clone();
+        let object = self.key_of(asker, email.as_ref(), key);
         let decide = move |ledger: crate::store::Ledger<'_>, caller: &Caller, _: &_, now: Timestamp| {
             let account = owner_of(ledger.directory, caller, email.as_ref(), key)?;
             let denied_until = app.last_certificate_on(&[key].into(), now);
             Ok(remove_key(account, key, denied_until))
         };
-        Ok(self.change(asker, Action::KeyRemove, None, key.to_string(), decide).await?.1)
+        Ok(self.change(asker, Action::KeyRemove, None, object, decide).await?.1)
+    }
+
+    /// A key and whose it is to be or was, as the log has it.
+    fn key_of(&self, asker: &Asker, email: Option<&Email>, key: Fingerprint) -> String {
+        let whose = match (email, asker) {
+            (Some(email), _) => email.to_string(),
+            (None, Asker::Account { .. }) => self.actor(&self.directory(), asker).to_string(),
+            (None, Asker::Operator { .. }) => return key.to_string(),
+        };
+        format!("{key} {whose}")
     }
 
     /// When the last certificate on any of these keys ends: nodes refuse them for so long. Longer than any that can be
@@ -237,15 +249,14 @@ pub(super) fn add_key(
         return Err(Denial::plain(Reason::Conflict, text));
     }
     let fingerprint = check_new_key(directory, &key, account.id, now)?;
-    let detail = format!("{} for {}", key.algorithm(), account.email);
+    let detail = key.algorithm();
     let mutation = Mutation::KeyAdded(KeyEntry { account: account.id, key, added: now });
     Ok(Decided { mutations: vec![mutation], certificate: None, detail, answer: fingerprint })
 }
 
 /// A key of an account goes.
 pub(super) fn remove_key(account: &Account, key: Fingerprint, denied_until: Timestamp) -> Decided<()> {
-    let detail = format!("of {}", account.email);
-    Decided { detail, ..Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()) }
+    Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ())
 }
 
 /// The account that a command is about: one's own, or another's as operator.

@@ -11,11 +11,11 @@ use crate::{
         CertificateRecord, ClusterPath, Directory, Email, Fingerprint, NodePath, Principal, Serial, SessionId,
         Timestamp, UserName,
     },
-    policy::{Action, Denial},
+    policy::{Action, Denial, is_accepted},
     store::{AuditQuery, StoreError},
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// Sessions of one certificate that are shown; whoever has opened more has opened too many to look at.
 const MAX_SESSIONS: usize = 200;
@@ -33,6 +33,36 @@ pub enum State {
     Ended,
     /// It was revoked.
     Revoked,
+    /// It is refused everywhere by now: its account is suspended, its key was removed, or it is for projects that the account
+    /// is in no longer.
+    Refused,
+}
+
+/// One word.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Live => "live",
+            Self::Ended => "ended",
+            Self::Revoked => "revoked",
+            Self::Refused => "refused",
+        })
+    }
+}
+
+impl State {
+    /// Of a certificate.
+    pub(super) fn of(directory: &Directory, record: &CertificateRecord, now: Timestamp) -> Self {
+        if directory.denied_serial(record.serial).is_some() {
+            Self::Revoked
+        } else if record.valid_before <= now {
+            Self::Ended
+        } else if is_accepted(directory, record) {
+            Self::Live
+        } else {
+            Self::Refused
+        }
+    }
 }
 
 /// Everything about a certificate.
@@ -141,6 +171,7 @@ impl App {
         let (mut sessions, more_sessions) = self.sessions_of(&directory, &record, &about).await?;
         sessions.retain(|session| node.is_none_or(|node| session.node == node.to_string()));
         let account = directory.account(record.account);
+        let state = State::of(&directory, &record, self.now());
         Ok(CertificateDetail {
             serial,
             account: account.map(|account| account.email.clone()),
@@ -152,11 +183,7 @@ impl App {
             source: record.source,
             connection: issued.and_then(|entry| entry.event.connection.clone()),
             entry: issued.map(|entry| entry.seq),
-            state: match (&revoked, self.now() < record.valid_before) {
-                (Some(_), _) => State::Revoked,
-                (None, true) => State::Live,
-                (None, false) => State::Ended,
-            },
+            state,
             principals: record.principals,
             revoked,
             sessions,

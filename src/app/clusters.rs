@@ -3,6 +3,7 @@
 use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
+    projects::Going,
     resources::{NewCluster, configure_cluster, create_cluster, scale_cluster},
     session_ends::account_of,
 };
@@ -149,7 +150,7 @@ impl App {
         Ok(self.change(asker, Action::ClusterScale, place, object, decide).await?.1)
     }
 
-    /// How many nodes the deletion of a cluster will take with it.
+    /// What the deletion of a cluster will take with it.
     ///
     /// # Errors
     /// The asker may not delete it, or it is not there.
@@ -157,9 +158,12 @@ impl App {
         self: &Arc<Self>,
         asker: &Asker,
         path: &ClusterPath,
-    ) -> Result<usize, AppError> {
-        let look =
-            |directory: &Directory, _: &Caller, grant: &Grant| Ok(directory.nodes_of(grant.cluster()?.id).count());
+    ) -> Result<Going, AppError> {
+        let look = |directory: &Directory, _: &Caller, grant: &Grant| {
+            let cluster = grant.cluster()?.id;
+            let sessions = self.sessions_on(directory, None, |node| node.cluster == cluster);
+            Ok(Going { nodes: directory.nodes_of(cluster).count(), sessions })
+        };
         self.preview(asker, Action::ClusterDelete, path, path.to_string(), look).await
     }
 
@@ -168,8 +172,9 @@ impl App {
     /// # Errors
     /// Refused, or not durable.
     pub async fn delete_cluster(self: &Arc<Self>, asker: &Asker, path: ClusterPath) -> Result<Version, AppError> {
-        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, now| {
-            Ok(Decided::one(Mutation::ClusterDeleted { cluster: grant.cluster()?.id, at: now }, ()))
+        let decide = move |_: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
+            let (cluster, by) = (grant.cluster()?.id, caller.actor());
+            Ok(Decided::one(Mutation::ClusterDeleted { cluster, at: now, by }, ()))
         };
         Ok(self.change(asker, Action::ClusterDelete, &path, path.to_string(), decide).await?.1)
     }

@@ -2,7 +2,7 @@
 
 use super::{
     error::AppError,
-    events::{Subject, refused},
+    events::{Subject, gone_with, refused},
     hub::Hub,
     journal::Signed,
     outside::{Clock, Entropy},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit::{Event, LOCAL},
     ca::CaKeys,
-    domain::{CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
+    domain::{AccountId, CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
     policy::{
         Action, Caller, CertificateSettings, Denial, Grant, Identity, NodeNetworks, Origin, Place, authorize, identify,
     },
@@ -72,6 +72,10 @@ pub struct App {
     pub(super) hub: Mutex<Hub>,
     /// The version of the last change that touched a cluster, as far as this authority has seen one.
     pub(super) published: Mutex<HashMap<ClusterId, Version>>,
+    /// The version of the last change that touched an account, as far as this authority has seen one.
+    pub(super) concerned: Mutex<HashMap<AccountId, Version>>,
+    /// The version that this authority has started with.
+    pub(super) started_at: Version,
     /// Rises whenever a node has said what it has, for those who wait for receipts.
     pub(super) heard: watch::Sender<u64>,
     /// The versions of the lists that let nobody in, as removed nodes were given them.
@@ -178,6 +182,7 @@ impl App {
         let signed = store.last_signed_head().await?;
         let signed = signed.map_or(Signed { seq: 0, at: started }, |last| Signed { seq: last.head.seq, at: last.at });
         let logged_until = store.audit_end().borrow().seq;
+        let started_at = store.directory().version();
         let app = Arc::new(Self {
             store,
             ca: Arc::new(ca),
@@ -188,6 +193,8 @@ impl App {
             sessions: Mutex::default(),
             hub: Mutex::default(),
             published: Mutex::default(),
+            concerned: Mutex::default(),
+            started_at,
             heard: watch::Sender::new(0),
             farewells: Mutex::default(),
             provisioner: Mutex::default(),
@@ -313,10 +320,17 @@ impl App {
             match decided {
                 Ok(Decided { mut mutations, certificate, detail, answer }) => {
                     *lock(&filled) = Some(Ok(answer));
+                    let with = format!("with {}", event.object);
+                    let also = gone_with(ledger.directory, &mutations).into_iter().map(|(action, object)| Event {
+                        detail: with.clone(),
+                        ..app.event(ledger.directory, &asker, action.as_str(), object.into(), now)
+                    });
+                    let also: Vec<Event> = also.collect();
                     app.ask_machinery(ledger.directory, &mut mutations, now);
                     let issued = certificate.as_ref().map(|record| record.serial);
                     let event = Event { detail, certificate: issued.or(event.certificate), ..event };
-                    Some(Change { mutations, certificate, events: vec![event], signed: None })
+                    let events = std::iter::once(event).chain(also).collect();
+                    Some(Change { mutations, certificate, events, signed: None })
                 }
                 Err(denial) => {
                     let event = refused(event, &denial);

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     audit::{Event, Outcome},
-    domain::{Actor, Directory, Serial, SessionId, Timestamp},
+    domain::{Actor, ClusterId, Directory, Mutation, Serial, SessionId, Timestamp},
     policy::{Action, Denial},
     store::{Change, Ledger, StoreError},
 };
@@ -42,6 +42,38 @@ impl From<SessionId> for Subject {
 pub(super) fn refused(event: Event, denial: &Denial) -> Event {
     let (reason, detail) = (Some(denial.reason.to_string()), denial.operator.clone());
     Event { outcome: Outcome::Refused, reason, detail, ..event }
+}
+
+/// What goes together with a project or a cluster, as its own command would have it in the log, so that it is found there.
+pub(super) fn gone_with(directory: &Directory, mutations: &[Mutation]) -> Vec<(Action, String)> {
+    let mut gone = Vec::new();
+    for mutation in mutations {
+        match mutation {
+            Mutation::ClusterDeleted { cluster, .. } => nodes_of(directory, *cluster, &mut gone),
+            Mutation::ProjectDeleted { project, .. } => {
+                let Some(path) = directory.project(*project).and_then(|project| directory.path_of_project(project))
+                else {
+                    continue;
+                };
+                for cluster in directory.clusters_of(*project) {
+                    nodes_of(directory, cluster.id, &mut gone);
+                    let name = directory.path_of_cluster(cluster);
+                    gone.extend(name.map(|name| (Action::ClusterDelete, name.to_string())));
+                }
+                let volumes = directory.volumes_of(*project);
+                gone.extend(volumes.map(|volume| (Action::VolumeDelete, format!("{path} {}", volume.name))));
+                let services = directory.members_of(*project).filter(|(account, _)| account.service().is_some());
+                gone.extend(services.map(|(account, _)| (Action::ServiceDelete, account.email.to_string())));
+            }
+            _ => {}
+        }
+    }
+    gone
+}
+
+fn nodes_of(directory: &Directory, cluster: ClusterId, gone: &mut Vec<(Action, String)>) {
+    let names = directory.nodes_of(cluster).filter_map(|node| directory.path_of_node(node));
+    gone.extend(names.map(|name| (Action::NodeRemove, name.to_string())));
 }
 
 impl App {

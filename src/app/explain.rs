@@ -2,6 +2,8 @@
 
 use super::{
     account_views::state,
+    certificates::State,
+    cluster_views::NODE_SILENT,
     core::{App, Asker, lock},
     error::AppError,
     hub::NodeStatus,
@@ -10,7 +12,7 @@ use super::{
 use crate::{
     bundle::principals_on,
     domain::{
-        Account, AccountState, CertificateRecord, ClusterId, Directory, Email, Holder, Networks, Node, NodeId,
+        Account, AccountId, AccountState, CertificateRecord, Directory, Email, Holder, Networks, Node, NodeId,
         NodePath, Target, Timestamp,
     },
     policy::{Action, Denial, OpenTarget, Origin, Reason, identify, is_told, open},
@@ -63,6 +65,9 @@ pub struct Reacher {
     pub by: String,
 }
 
+/// The step that is about what the node itself knows.
+const VIEW: &str = "node's view";
+
 impl App {
     /// Explains somebody's access to a node. Everybody may ask about themselves; about others, the project's admins.
     ///
@@ -94,7 +99,7 @@ impl App {
         let known = member
             || project
                 .zip(subject)
-                .is_some_and(|(p, a)| directory.departure(a.id, p).is_some_and(|departure| is_told(departure, now)));
+                .is_some_and(|(p, a)| directory.departure(a.id, p).is_some_and(|departure| is_told(departure.at, now)));
         let operator = matches!(asker, Asker::Operator { .. });
         if !own && !operator && !known {
             // A project's admin learns nothing about people who have nothing to do with it.
@@ -110,6 +115,13 @@ impl App {
         }
         let hidden = own && !member;
         let steps = self.steps(&directory, email, path, hidden, now);
+        let unsure = steps.iter().find(|step| step.step == VIEW && step.holds.is_none());
+        let decided_by = match unsure.filter(|_| verdict.is_ok()) {
+            Some(step) => {
+                format!("{decided_by}, at a gateway; whether {path} lets {email} in is not known: {}", step.found)
+            }
+            None => decided_by,
+        };
         Ok(Explanation { account: email.clone(), node: path.to_string(), access: verdict.is_ok(), decided_by, steps })
     }
 
@@ -151,7 +163,7 @@ impl App {
                 step("membership", Some(true), found);
             }
             // The removed are told when and by whom, for a while; of the nodes, nothing.
-            (None, Some(gone)) if !hidden || is_told(gone, now) => {
+            (None, Some(gone)) if !hidden || is_told(gone.at, now) => {
                 let found = format!("removed from {name} at {} by {}", gone.at.for_people_at(now), gone.by);
                 step("membership", Some(false), found);
             }
@@ -167,28 +179,35 @@ impl App {
             return steps;
         };
         step("node", Some(true), format!("{path}, {} at {} port {}", node.role, node.address, node.port));
-        let (holds, found) = self.view_of_node(node.id, node.cluster, now);
-        step("node's view", holds, found);
+        let (holds, found) = self.view_of_node(account.id, node, now);
+        step(VIEW, holds, found);
         let (holds, found) = self.certificate_in_hand(directory, account, node, now);
         step("certificate", holds, found);
         steps
     }
 
-    /// Whether the node has confirmed the latest list that concerns it. It does not decide whether a connection is
-    /// opened: a node that is behind answers by the list that it has.
-    fn view_of_node(&self, node: NodeId, cluster: ClusterId, now: Timestamp) -> (Option<bool>, String) {
-        let status = lock(&self.hub).node(node).cloned();
-        let wanted = lock(&self.published).get(&cluster).copied();
-        let Some(NodeStatus { version: Some(have), heard, .. }) = status else {
+    /// Whether the node has confirmed a list in which the account is as it is now. It does not decide whether a gateway opens
+    /// a connection: a node that is behind answers by the list that it has, and what that says of somebody about whom
+    /// something has changed since is not known here.
+    fn view_of_node(&self, account: AccountId, node: &Node, now: Timestamp) -> (Option<bool>, String) {
+        let status = lock(&self.hub).node(node.id).cloned();
+        let wanted = lock(&self.published).get(&node.cluster).copied();
+        let Some(NodeStatus { version: Some(have), heard, problem, .. }) = status else {
             return (None, "not heard of since the authority started; it answers by the list that it has".into());
         };
-        let heard = heard.near(now);
+        let at = heard.near(now);
+        let silent = if now.since(heard) > NODE_SILENT { ", silent since" } else { "" };
+        let problem = problem.map(|problem| format!(" ({problem})")).unwrap_or_default();
         match wanted {
-            Some(wanted) if have < wanted => (
-                None,
-                format!("behind: version {have} of {wanted}, last heard {heard}; it answers by the list that it has"),
-            ),
-            _ => (Some(true), format!("up to date, version {have}, last heard {heard}")),
+            Some(wanted) if have < wanted => {
+                let changed = lock(&self.concerned).get(&account).copied().unwrap_or(self.started_at);
+                let (holds, what) = match have >= changed {
+                    true => (Some(true), "nothing has changed about this account since"),
+                    false => (None, "it answers by the list that it has, which may say something else of this account"),
+                };
+                (holds, format!("behind: version {have} of {wanted}{problem}, last heard {at}{silent}; {what}"))
+            }
+            _ => (Some(true), format!("up to date, version {have}{problem}, last heard {at}{silent}")),
         }
     }
 
@@ -204,15 +223,13 @@ impl App {
         let accepted = principals_on(directory, &account.user, node.cluster);
         let good = |record: &&CertificateRecord| {
             record.account == account.id
-                && record.valid_before > now
-                && directory.denied_serial(record.serial).is_none()
-                && directory.denied_key(&record.key).is_none()
+                && State::of(directory, record, now) == State::Live
                 && record.principals.iter().any(|principal| accepted.contains(principal))
         };
         let live = lock(&self.live);
         match live.values().filter(good).max_by_key(|record| record.valid_before) {
             Some(record) => (Some(true), format!("serial {}, ends {}", record.serial, record.valid_before.near(now))),
-            None => (None, "none live for this node; the next connection fetches one".into()),
+            None => (None, "none live for this node; a connection that is let in fetches one".into()),
         }
     }
 

@@ -217,7 +217,7 @@ impl App {
         if latest.version() != directory.version() {
             let again = self
                 .identity(&latest, &request.credential, request.peer, now)
-                .and_then(|identity| still_open(&latest, &identity, permit.node(), now, now));
+                .and_then(|identity| still_open(&latest, &identity, permit.node(), permit.path(), now, now));
             if let Err(denial) = again {
                 lock(&self.sessions).remove(&request.session);
                 return Err(denial);
@@ -235,7 +235,6 @@ impl App {
             credential: request.credential.clone(),
             node: permit.node(),
             path: permit.path().clone(),
-            project: permit.project().clone(),
             since: now,
         });
     }
@@ -260,10 +259,11 @@ impl App {
         Event { session: Some(session.id.clone()), ..event }
     }
 
-    /// A session that was ended because what it rests on is gone.
+    /// A session that was ended because what it rests on is gone: by certgate, and on whom.
     pub(super) fn ended(&self, session: &Session, denial: &Denial, now: Timestamp) -> Event {
         let (reason, detail) = (Some(denial.reason.to_string()), denial.operator.clone());
-        Event { reason, detail, ..self.session_event(session, "session.end", now) }
+        let event = self.session_event(session, "session.end", now);
+        by_certgate(Event { reason, detail, ..event })
     }
 
     /// A gateway opens its event stream: it says what it has, and is told what of that may not stay.
@@ -305,16 +305,13 @@ impl App {
         let id = session.session.clone();
         // Into the registry first, decided after: see `decide_open`.
         let directory = self.directory();
-        let path = directory.node(session.node_id).and_then(|node| {
-            let project = directory.cluster(node.cluster).and_then(|cluster| directory.project(cluster.project))?;
-            Some((directory.path_of_node(node)?, directory.path_of_project(project)?))
-        });
-        let Some((path, project)) = path else {
+        let path = directory.node(session.node_id).and_then(|node| directory.path_of_node(node));
+        let Some(path) = path else {
             let asker =
                 Asker::Account { credential: session.credential, peer: session.peer, connection: session.connection };
             let event = self.event(&directory, &asker, "session.end", format!("node {}", session.node_id).into(), now);
             let (reason, detail) = (Some(Reason::NotFound.to_string()), "the node was removed".into());
-            let event = Event { reason, detail, session: Some(id), ..event };
+            let event = by_certgate(Event { reason, detail, session: Some(id), ..event });
             return Some(("the node was removed from its cluster".into(), event));
         };
         let session = Session {
@@ -325,7 +322,6 @@ impl App {
             credential: session.credential,
             node: session.node_id,
             path,
-            project,
             since: session.since.min(now),
         };
         lock(&self.sessions).insert(session.clone());
@@ -353,8 +349,14 @@ impl App {
         }
         let by_key = Credential { certificate: None, ..credential.clone() };
         let identity = self.identity(directory, &by_key, session.peer, now)?;
-        still_open(directory, &identity, session.node, session.since, now).map(|_| ())
+        still_open(directory, &identity, session.node, &session.path, session.since, now).map(|_| ())
     }
+}
+
+/// What certgate did to somebody's session, rather than they themselves.
+fn by_certgate(event: Event) -> Event {
+    let object = format!("{} {}", event.object, event.actor);
+    Event { actor: Actor::Authority, object, ..event }
 }
 
 /// The key and the serial number of a certificate that our CA has signed, as far as the reason for its refusal tells.

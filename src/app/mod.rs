@@ -56,6 +56,7 @@ pub use gatekeeper::Stream;
 pub use issue::Issued;
 pub use nodes::TokenRequest;
 pub use outside::{Clock, Entropy, NoEntropy};
+pub use projects::Going;
 pub use receipts::Receipt;
 pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};

@@ -62,7 +62,7 @@ proptest! {
                     let permit = open(directory, identity, target, &|_| 0, NOW);
                     prop_assert_eq!(permit.is_ok(), expected, "{} to {}", name, host);
                     if let Ok(permit) = permit {
-                        prop_assert!(still_open(directory, identity, permit.node(), NOW, NOW).is_ok());
+                        prop_assert!(still_open(directory, identity, permit.node(), permit.path(), NOW, NOW).is_ok());
                     }
                 }
                 let permit = issue(directory, identity, &IssueRequest::default(), &CertificateSettings::default(), Serial(1), NOW);
@@ -176,9 +176,16 @@ fn what_a_robot_opened_ends_when_it_is_bound_to_another_command() {
     let mut world = World::with_service(None);
     let later = NOW.after(std::time::Duration::from_secs(60));
     let stays = |world: &World, since| {
-        still_open(&world.directory, &world.identity("svc-ci"), NodeId(41), since, later)
-            .map(|_| ())
-            .map_err(|d| d.reason)
+        still_open(
+            &world.directory,
+            &world.identity("svc-ci"),
+            NodeId(41),
+            &"login-0.h100.acme".parse().unwrap(),
+            since,
+            later,
+        )
+        .map(|_| ())
+        .map_err(|d| d.reason)
     };
     assert_eq!(stays(&world, NOW), Ok(()));
     let mut terms = world.directory.account(AccountId(16)).unwrap().service().unwrap().clone();

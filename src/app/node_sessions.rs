@@ -10,7 +10,7 @@ use super::{
     view_types::SessionView,
 };
 use crate::domain::{
-    AccountId, Directory, Fingerprint, Holder, NodeId, NodePath, ProjectPath, Serial, SessionId, Timestamp, UserName,
+    AccountId, Directory, Fingerprint, Holder, Node, NodeId, NodePath, Serial, SessionId, Timestamp, UserName,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -156,23 +156,18 @@ impl App {
         self.heard.send_modify(|count| *count += 1);
     }
 
-    /// How many sessions somebody has on the nodes of a project, through gateways and past them.
-    pub(super) fn sessions_in_project(
+    /// How many sessions somebody, or everybody, has on some nodes, through gateways and past them.
+    pub(super) fn sessions_on(
         &self,
         directory: &Directory,
-        account: AccountId,
-        project: &ProjectPath,
+        of: Option<AccountId>,
+        is_one: impl Fn(&Node) -> bool,
     ) -> usize {
-        let is_there = |node: &str| {
-            let node = node.parse().ok().and_then(|path| directory.node_at(&path));
-            let found = node.and_then(|node| directory.project(directory.cluster(node.cluster)?.project));
-            found.and_then(|found| directory.path_of_project(found)).as_ref() == Some(project)
+        let there = |session: &SessionView| {
+            let path = session.node.parse().ok();
+            path.and_then(|path| directory.node_at(&path)).is_some_and(|node| is_one(node))
         };
-        let all = self.all_sessions(directory, Some(account), false);
-        let direct = all.iter().filter(|session| session.gateway.is_none() && is_there(&session.node)).count();
-        let sessions = lock(&self.sessions);
-        let through = sessions.iter().filter(|s| s.credential.account == account && s.project == *project).count();
-        through + direct
+        self.all_sessions(directory, of, false).iter().filter(|session| there(session)).count()
     }
 
     /// What is open, through gateways and on nodes, each session once; the oldest first. Of one account, which may see it

@@ -248,7 +248,7 @@ impl App {
     pub async fn preview_node_removal(self: &Arc<Self>, asker: &Asker, path: &NodePath) -> Result<usize, AppError> {
         let look = |directory: &Directory, _: &Caller, _: &Grant| {
             let node = node_named(directory, path)?.id;
-            Ok(lock(&self.sessions).count_to(node))
+            Ok(self.sessions_on(directory, None, |there| there.id == node))
         };
         self.preview(asker, Action::NodeRemove, &cluster_of(path), path.to_string(), look).await
     }
@@ -285,7 +285,7 @@ impl App {
 }
 
 pub(super) fn cluster_of(node: &NodePath) -> ClusterPath {
-    ClusterPath { cluster: node.cluster.clone(), org: node.org.clone() }
+    node.cluster_path()
 }
 
 fn node_named<'d>(directory: &'d Directory, path: &NodePath) -> Result<&'d Arc<Node>, Denial> {

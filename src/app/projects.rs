@@ -10,13 +10,22 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountState, Actor, Departure, Directory, Email, Membership, Mutation, Org, Project, ProjectId,
+        Account, AccountState, Actor, Departure, Directory, Email, Membership, Mutation, Node, Org, Project, ProjectId,
         ProjectPath, Role, Timestamp, Uid, Version,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// What goes with something that is deleted, beside what its lists show.
+#[derive(Clone, Copy, Debug)]
+pub struct Going {
+    /// Nodes.
+    pub nodes: usize,
+    /// Open sessions on them.
+    pub sessions: usize,
+}
 
 impl App {
     /// Creates a project. Its first admin is whoever creates it, or whom an operator names.
@@ -63,10 +72,15 @@ impl App {
         self: &Arc<Self>,
         asker: &Asker,
         path: &ProjectPath,
-    ) -> Result<ProjectView, AppError> {
+    ) -> Result<(ProjectView, Going), AppError> {
         let look = |directory: &Directory, caller: &Caller, grant: &Grant| {
             let (project, path) = grant.project()?;
-            Ok(project_view(directory, caller, project, path.clone()))
+            let clusters: BTreeSet<_> = directory.clusters_of(project.id).map(|cluster| cluster.id).collect();
+            let going = Going {
+                nodes: clusters.iter().map(|cluster| directory.nodes_of(*cluster).count()).sum(),
+                sessions: self.sessions_on(directory, None, |node| clusters.contains(&node.cluster)),
+            };
+            Ok((project_view(directory, caller, project, path.clone()), going))
         };
         self.preview(asker, Action::ProjectDelete, Some(path), path.to_string(), look).await
     }
@@ -120,7 +134,10 @@ impl App {
     ) -> Result<usize, AppError> {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
             let membership = removable(directory, grant.project()?, email, force && grant.operator())?;
-            Ok(self.sessions_in_project(directory, membership.account, path))
+            let is_there = |node: &Node| {
+                directory.cluster(node.cluster).is_some_and(|cluster| cluster.project == membership.project)
+            };
+            Ok(self.sessions_on(directory, Some(membership.account), is_there))
         };
         self.preview(asker, Action::MemberRemove, Some(path), format!("{path} {email}"), look).await
     }

@@ -31,7 +31,8 @@ impl App {
             }
             // There may be something for the site's machinery to do.
             self.asked.send_modify(|_| ());
-            let now = self.now();
+            let (now, version) = (self.now(), directory.version());
+            lock(&self.concerned).extend(touched.accounts.iter().map(|account| (*account, version)));
             let concerned = lock(&self.sessions).concerned(&touched.accounts, &touched.nodes);
             let mut ended = Vec::new();
             for session in concerned {

@@ -138,7 +138,7 @@ impl App {
         email: Email,
         key: PublicKey,
     ) -> Result<Fingerprint, AppError> {
-        let object = key.fingerprint().to_string();
+        let object = format!("{} {email}", key.fingerprint());
         let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
             add_key(ledger.directory, grant.service()?.0, key, now)
         };
@@ -159,10 +159,10 @@ impl App {
         let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
             let account = robots_key(ledger.directory, grant, &key)?;
             let denied_until = app.last_certificate_on(&[key].into(), now);
-            let removed = Mutation::KeyRemoved { account: account.id, key, denied_until };
-            Ok(Decided { detail: format!("of {}", account.email), ..Decided::one(removed, ()) })
+            Ok(Decided::one(Mutation::KeyRemoved { account: account.id, key, denied_until }, ()))
         };
-        Ok(self.change(asker, Action::ServiceKeyRemove, &email, key.to_string(), decide).await?.1)
+        let object = format!("{key} {email}");
+        Ok(self.change(asker, Action::ServiceKeyRemove, &email, object, decide).await?.1)
     }
 
     /// Whether a key is the last one of a service account.
@@ -178,7 +178,7 @@ impl App {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
             Ok(directory.keys_of(robots_key(directory, grant, &key)?.id).count() == 1)
         };
-        self.preview(asker, Action::ServiceKeyRemove, email, key.to_string(), look).await
+        self.preview(asker, Action::ServiceKeyRemove, email, format!("{key} {email}"), look).await
     }
 
     /// How many open sessions the deletion of a service account will end.

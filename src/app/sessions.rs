@@ -2,7 +2,7 @@
 //! removal looks at the sessions it may concern and at no others. No I/O.
 
 use super::protocol::{ConnectionId, Credential};
-use crate::domain::{AccountId, NodeId, NodePath, ProjectPath, SessionId, Timestamp};
+use crate::domain::{AccountId, NodeId, NodePath, SessionId, Timestamp};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -25,8 +25,6 @@ pub struct Session {
     pub node: NodeId,
     /// Where it goes, by name.
     pub path: NodePath,
-    /// The project that the access comes from.
-    pub project: ProjectPath,
     /// Since when.
     pub since: Timestamp,
 }
@@ -122,7 +120,6 @@ mod tests {
             },
             node: NodeId(node),
             path: "login-0.h100.acme".parse().unwrap(),
-            project: "acme/ml".parse().unwrap(),
             since: Timestamp::from_secs(0),
         }
     }

@@ -1,6 +1,7 @@
 //! What can be looked at, as values. The field names are those of `--json`, stable.
 
 use super::{
+    certificates::State as CertificateState,
     cluster_views::{ClusterView, NODE_SILENT, RequestView},
     core::Bastion,
     protocol::Reach,
@@ -148,8 +149,8 @@ pub struct CertificateView {
     pub source: String,
     /// When it ends.
     pub until: Timestamp,
-    /// Whether it is revoked.
-    pub revoked: bool,
+    /// Whether it is good, and if not, why.
+    pub state: CertificateState,
 }
 
 /// A session: a forward through a gateway, or a session of a node's sshd, or both.
@@ -266,6 +267,8 @@ pub struct DepartureView {
     pub at: Timestamp,
     /// By whose decision.
     pub by: String,
+    /// Whether it was the project that was deleted.
+    pub deleted: bool,
 }
 
 /// Everything about an account.

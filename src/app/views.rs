@@ -3,6 +3,7 @@
 use super::{
     account_views::{certificate_view, departed, keys, state, terms_view},
     accounts::subject,
+    certificates::State,
     cluster_views::requests,
     core::{App, Asker, lock},
     error::AppError,
@@ -27,7 +28,7 @@ impl App {
         self.view(asker, Action::Whoami, None, |directory, caller, _| {
             let now = self.now();
             let left = |account| {
-                let told = directory.departures_of(account).filter(|departure| is_told(departure, now));
+                let told = directory.departures_of(account).filter(|departure| is_told(departure.at, now));
                 told.filter_map(|departure| departed(directory, departure)).collect()
             };
             Ok(caller.identity().map(|identity| WhoamiView {
@@ -136,7 +137,8 @@ impl App {
     /// Refused.
     pub fn certificates(&self, asker: &Asker) -> Result<Vec<CertificateView>, AppError> {
         let directory = self.directory();
-        let views = self.live_certificates(asker)?.into_iter().map(|record| certificate_view(&directory, record));
+        let views =
+            self.live_certificates(asker)?.into_iter().map(|record| certificate_view(&directory, record, self.now()));
         Ok(views.collect())
     }
 
@@ -215,7 +217,10 @@ impl App {
                 accounts: directory.accounts().count(),
                 projects: directory.projects().count(),
                 sessions: lock(&self.sessions).iter().count(),
-                certificates: lock(&self.live).values().filter(|record| record.valid_before > now).count(),
+                certificates: lock(&self.live)
+                    .values()
+                    .filter(|record| State::of(directory, record, now) == State::Live)
+                    .count(),
                 gateways,
                 provisioner: self.site.provisioner.then(|| ProvisionerView { connected: self.provisioner_since() }),
                 requests: requests(directory),

@@ -43,7 +43,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::List => {
             let certificates = context.app.certificates(context.asker)?;
             let rows = certificates.iter().map(|certificate| {
-                let until = if certificate.revoked { "revoked".into() } else { certificate.until.exactly() };
+                let until = match certificate.state {
+                    CertificateState::Live => certificate.until.exactly(),
+                    state => state.to_string(),
+                };
                 vec![
                     certificate.serial.to_string(),
                     certificate.account.clone(),
@@ -83,8 +86,10 @@ fn show(context: &Context<'_>, detail: &CertificateDetail) -> Reply {
     let user = detail.user.as_ref().map_or_else(unknown, ToString::to_string);
     let state = match (&detail.state, &detail.revoked) {
         (_, Some(revoked)) => format!("revoked at {} by {}", revoked.at.exactly(), revoked.by),
-        (CertificateState::Live, None) => "live".into(),
-        (CertificateState::Ended | CertificateState::Revoked, None) => "ended".into(),
+        (CertificateState::Refused, None) => {
+            "refused: its account is suspended, its key was removed, or it is in none of these projects any more".into()
+        }
+        (state, None) => state.to_string(),
     };
     let connection = detail.connection.as_ref().map(|id| format!(", connection {id}")).unwrap_or_default();
     let entry = detail.entry.map(|entry| format!(", audit entry {entry}")).unwrap_or_default();

@@ -4,7 +4,7 @@ use super::{
     Context, Stop,
     reply::{Fact, Reply, table},
     table::Cell,
-    text::{Screen, Text, Tone, count},
+    text::{Screen, Text, Tone, count, ending},
 };
 use crate::{
     app::{ClusterDetails, ClusterView, NewCluster, RequestView, StateView},
@@ -152,8 +152,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             ))
         }
         Command::Delete { cluster, yes } => {
-            let nodes = context.app.preview_cluster_deletion(context.asker, &cluster).await?;
-            context.confirm(yes, || format!("Delete {cluster} with {}?", count(nodes, "node")))?;
+            let going = context.app.preview_cluster_deletion(context.asker, &cluster).await?;
+            context.confirm(yes, || {
+                format!("Delete {cluster} with {}?{}", count(going.nodes, "node"), ending(going.sessions))
+            })?;
             let version = context.app.delete_cluster(context.asker, cluster.clone()).await?;
             Ok(Reply::done(&json!({ "cluster": cluster, "version": version }), format!("deleted {cluster}")))
         }

@@ -4,7 +4,7 @@ use super::{
     Context, Stop, node,
     reply::{Fact, Reply, table},
     table::Cell,
-    text::{Tone, count},
+    text::{Tone, count, ending},
 };
 use crate::domain::{Email, ProjectPath, Role, Version};
 use serde_json::json;
@@ -99,13 +99,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::Remove { project, email, yes, wait, force } => {
             // Refused before it asks: a question that is answered in vain annoys.
             let open = app.preview_removal(asker, &project, &email, force).await?;
-            context.confirm(yes, || {
-                let ending = match open {
-                    0 => String::new(),
-                    open => format!(" {} will end.", count(open, "open session")),
-                };
-                format!("Remove {email} from {project}?{ending}")
-            })?;
+            context.confirm(yes, || format!("Remove {email} from {project}?{}", ending(open)))?;
             let version = app.remove_member(asker, project.clone(), email.clone(), force).await?;
             let sentence = format!("removed {email} from {project}");
             if wait {

@@ -4,7 +4,7 @@ use super::{
     Context, Stop,
     reply::{Reply, table},
     table::Cell,
-    text::Tone,
+    text::{Tone, ending},
 };
 use crate::{
     app::{NODE_SILENT, NodeView, TokenRequest, protocol::Reach},
@@ -70,14 +70,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Remove { node, yes } => {
             let open = context.app.preview_node_removal(context.asker, &node).await?;
-            context.confirm(yes, || {
-                let ending = match open {
-                    0 => String::new(),
-                    1 => " 1 open session will end.".into(),
-                    n => format!(" {n} open sessions will end."),
-                };
-                format!("Remove the node {node}?{ending}")
-            })?;
+            context.confirm(yes, || format!("Remove the node {node}?{}", ending(open)))?;
             let version = context.app.remove_node(context.asker, node.clone()).await?;
             Ok(Reply::done(&json!({ "node": node, "version": version }), format!("removed {node}")))
         }

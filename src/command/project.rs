@@ -3,7 +3,7 @@
 use super::{
     Context, Stop,
     reply::{Reply, table},
-    text::count,
+    text::{count, ending},
 };
 use crate::{
     app::ProjectView,
@@ -68,17 +68,19 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             Ok(Reply::done(&json!({ "project": project }), sentence))
         }
         Command::Delete { project, yes } => {
-            let view = context.app.preview_project_deletion(context.asker, &project).await?;
+            let (view, going) = context.app.preview_project_deletion(context.asker, &project).await?;
             context.confirm(yes, || {
                 let robots = match view.services {
                     0 => String::new(),
                     robots => format!(" {} will be deleted, for good.", count(robots, "service account")),
                 };
                 format!(
-                    "Delete {project} with {} and {}? {} will lose access.{robots}",
+                    "Delete {project} with {}, {} and {}? {} will lose access.{}{robots}",
                     count(view.clusters, "cluster"),
+                    count(going.nodes, "node"),
                     count(view.volumes, "volume"),
-                    count(view.members - view.services, "member")
+                    count(view.members - view.services, "member"),
+                    ending(going.sessions),
                 )
             })?;
             let version = context.app.delete_project(context.asker, project.clone()).await?;

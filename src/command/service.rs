@@ -5,7 +5,7 @@ use super::{
     key::parse_key,
     reply::{Fact, Reply, table},
     table::Cell,
-    text::{Text, Tone, count},
+    text::{Text, Tone, count, ending},
     user::{key_table, state_cell},
 };
 use crate::{
@@ -137,11 +137,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         Command::Key(command) => key(context, command).await,
         Command::Delete { email, yes } => {
             let open = context.app.preview_service_deletion(context.asker, &email).await?;
-            context.confirm(yes, || {
-                let ending =
-                    if open == 0 { String::new() } else { format!(" {} will end.", count(open, "open session")) };
-                format!("Delete {email}, for good?{ending}")
-            })?;
+            context.confirm(yes, || format!("Delete {email}, for good?{}", ending(open)))?;
             let version = context.app.delete_service(context.asker, email.clone()).await?;
             let data = Fact { version, fact: json!({ "email": email }) };
             Ok(Reply::done(&data, format!("deleted {email}; its keys are refused from now on")))

@@ -141,6 +141,14 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+/// What a question says of the sessions that end: ` 2 open sessions will end.`, or nothing.
+pub(crate) fn ending(sessions: usize) -> String {
+    match sessions {
+        0 => String::new(),
+        sessions => format!(" {} will end.", count(sessions, "open session")),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use super::{
     text::{Screen, Text, Tone},
 };
 use crate::{
-    app::{AccountView, KeyView, NewAccount},
+    app::{AccountView, CertificateState, KeyView, NewAccount},
     domain::{AccountState, Email, OrgName, UserName},
 };
 use serde_json::json;
@@ -125,10 +125,15 @@ fn shown(context: &Context<'_>, view: &AccountView) -> Text {
     let projects = view.projects.iter().map(|project| {
         vec![project.project.to_string(), project.role.clone(), project.since.for_people(), project.by.clone()]
     });
-    let left =
-        view.removed_from.iter().map(|left| vec![left.project.to_string(), left.at.for_people(), left.by.clone()]);
+    let left = view.removed_from.iter().map(|left| {
+        let how = if left.deleted { "deleted" } else { "removed" };
+        vec![left.project.to_string(), how.into(), left.at.for_people(), left.by.clone()]
+    });
     let certificates = view.certificates.iter().map(|certificate| {
-        let until = if certificate.revoked { "revoked".into() } else { certificate.until.near(now) };
+        let until = match certificate.state {
+            CertificateState::Live => certificate.until.near(now),
+            state => state.to_string(),
+        };
         vec![certificate.serial.to_string(), certificate.principals.join(" "), certificate.source.clone(), until]
     });
     let sessions = view.sessions.iter().map(|session| {
@@ -143,7 +148,7 @@ fn shown(context: &Context<'_>, view: &AccountView) -> Text {
     part(key_table(&view.keys, screen));
     part(table(&["PROJECT", "ROLE", "SINCE", "BY"], projects.collect(), screen, "In no project."));
     if !view.removed_from.is_empty() {
-        part(table(&["REMOVED FROM", "AT", "BY"], left.collect(), screen, ""));
+        part(table(&["FORMER PROJECT", "", "AT", "BY"], left.collect(), screen, ""));
     }
     let headers = ["CERTIFICATE", "PRINCIPALS", "FROM", "UNTIL"];
     part(table(&headers, certificates.collect(), screen, "No live certificates."));

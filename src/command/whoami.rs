@@ -7,7 +7,7 @@ use super::{
     text::{Screen, Text, Tone, count},
 };
 use crate::{
-    app::{ClusterView, ProjectView, StatusView, WhoamiView},
+    app::{ClusterView, DepartureView, ProjectView, StatusView, WhoamiView},
     domain::Timestamp,
 };
 use serde_json::json;
@@ -70,12 +70,13 @@ fn account(view: &WhoamiView, program: &str, screen: Screen, now: Timestamp) -> 
         ));
     }
     for left in &view.removed_from {
-        text.push(format!(
-            "You were removed from {} at {} by {}.\n",
-            left.project,
-            left.at.for_people_at(now),
-            left.by
-        ));
+        let DepartureView { project, at, by, deleted } = left;
+        let at = at.for_people_at(now);
+        text.push(if *deleted {
+            format!("The project {project} was deleted at {at} by {by}.\n")
+        } else {
+            format!("You were removed from {project} at {at} by {by}.\n")
+        });
     }
     if view.projects.is_empty() && !view.removed_from.is_empty() {
         text.push("You are in no project now: ask a project's admin to add you by your email.\n");

@@ -6,7 +6,9 @@
 use super::{
     ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, Uid, Version, VolumeId},
     keys::Fingerprint,
-    model::{Account, Cluster, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, TokenHash, Volume},
+    model::{
+        Account, Cluster, Deletion, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, TokenHash, Volume,
+    },
     names::{
         ClusterName, ClusterPath, Email, NodeName, NodePath, OrgName, ProjectName, ProjectPath, UserName, VolumeName,
     },
@@ -52,6 +54,8 @@ pub struct Directory {
     projects: OrdMap<ProjectId, Arc<Project>>,
     project_names: OrdMap<(OrgId, ProjectName), ProjectId>,
     gids: OrdSet<Uid>,
+    gone_projects: OrdMap<ProjectId, (Arc<Project>, Arc<Deletion>)>,
+    gone_clusters: OrdMap<ClusterId, Arc<Deletion>>,
     clusters: OrdMap<ClusterId, Arc<Cluster>>,
     cluster_names: OrdMap<(OrgId, ClusterName), ClusterId>,
     project_clusters: OrdSet<(ProjectId, ClusterId)>,
@@ -87,6 +91,8 @@ impl Default for Directory {
             projects: OrdMap::new(),
             project_names: OrdMap::new(),
             gids: OrdSet::new(),
+            gone_projects: OrdMap::new(),
+            gone_clusters: OrdMap::new(),
             clusters: OrdMap::new(),
             cluster_names: OrdMap::new(),
             project_clusters: OrdSet::new(),
@@ -212,6 +218,28 @@ impl Directory {
     pub fn project_at(&self, path: &ProjectPath) -> Option<&Arc<Project>> {
         let org = self.org_names.get(&path.org)?;
         self.projects.get(self.project_names.get(&(*org, path.project.clone()))?)
+    }
+
+    /// A project that was deleted, by number: its name, and when and by whom.
+    #[must_use]
+    pub fn gone_project(&self, id: ProjectId) -> Option<(ProjectPath, &Deletion)> {
+        let (project, deletion) = self.gone_projects.get(&id)?;
+        Some((self.path_of_project(project)?, deletion))
+    }
+
+    /// A project that was deleted, by path.
+    #[must_use]
+    pub fn gone_project_at(&self, path: &ProjectPath) -> Option<ProjectId> {
+        let org = self.org_names.get(&path.org)?;
+        let id = self.project_names.get(&(*org, path.project.clone()))?;
+        self.gone_projects.contains_key(id).then_some(*id)
+    }
+
+    /// When and by whom the cluster of that path was deleted, if it was.
+    #[must_use]
+    pub fn gone_cluster_at(&self, path: &ClusterPath) -> Option<&Deletion> {
+        let org = self.org_names.get(&path.org)?;
+        self.gone_clusters.get(self.cluster_names.get(&(*org, path.cluster.clone()))?).map(Arc::as_ref)
     }
 
     /// Whether a project of this name is or was in the organization.

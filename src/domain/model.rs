@@ -315,6 +315,17 @@ pub struct Departure {
     pub by: Actor,
 }
 
+/// That a project or a cluster was deleted: kept so that those who were in it can be told when and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// The project, or the cluster's.
+    pub project: ProjectId,
+    /// When.
+    pub at: Timestamp,
+    /// By whose decision.
+    pub by: Actor,
+}
+
 /// SHA-256 of a join token's secret: the secret itself is never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenHash(pub [u8; 32]);

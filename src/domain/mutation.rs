@@ -52,7 +52,7 @@ pub enum Mutation {
     },
     /// A project exists.
     ProjectCreated(Project),
-    /// A project is gone, with its clusters, nodes, volumes and memberships.
+    /// A project is gone, with its clusters, nodes, volumes and memberships; who was in it has departed by that.
     ProjectDeleted {
         /// The project.
         project: ProjectId,
@@ -85,6 +85,8 @@ pub enum Mutation {
         cluster: ClusterId,
         /// When.
         at: Timestamp,
+        /// By whom.
+        by: Actor,
     },
     /// A volume exists.
     VolumeCreated(Volume),

@@ -325,6 +325,14 @@ path!(/// A cluster as host names have it: `CLUSTER.ORG`.
 path!(/// A node as host names have it: `NODE.CLUSTER.ORG`.
     NodePath { node: NodeName, cluster: ClusterName, org: OrgName }, "a node", '.', "NODE.CLUSTER.ORG");
 
+impl NodePath {
+    /// The cluster that it belongs to.
+    #[must_use]
+    pub fn cluster_path(&self) -> ClusterPath {
+        ClusterPath { cluster: self.cluster.clone(), org: self.org.clone() }
+    }
+}
+
 /// What a connection can be opened to: one node, or 'a login node of that cluster'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {

@@ -1,16 +1,16 @@
 //! A no, with its reason in two voices.
 
-use crate::domain::{Departure, Directory, Email, ProjectPath, Timestamp};
+use crate::domain::{AccountId, ClusterPath, Deletion, Directory, Email, ProjectId, ProjectPath, Timestamp};
 use std::{fmt, time::Duration};
 use thiserror::Error;
 
 /// For how long somebody who was removed is told when and by whom; after that they are a stranger like any other.
 const DEPARTURE_TOLD: Duration = Duration::from_secs(31 * 86_400);
 
-/// Whether somebody is still told that they were removed.
+/// Whether somebody is still told that they were removed, or that what they were in was deleted.
 #[must_use]
-pub fn is_told(departure: &Departure, now: Timestamp) -> bool {
-    now.since(departure.at) < DEPARTURE_TOLD
+pub fn is_told(at: Timestamp, now: Timestamp) -> bool {
+    now.since(at) < DEPARTURE_TOLD
 }
 
 /// Why something was refused: one word for the audit log and for metrics.
@@ -152,23 +152,55 @@ impl Denial {
         Self::told(Reason::NotFound, operator, format!("no such {what}: {name}"))
     }
 
-    /// What somebody is told about a project that they are not in: when and by whom they were removed, if they were
-    /// and it is not too long ago; otherwise `stranger`.
+    /// What somebody is told about a project that they are not in: when and by whom they were removed or it was deleted,
+    /// if that is so and not too long ago; otherwise `stranger`.
     #[must_use]
     pub fn not_in_project(
         directory: &Directory,
-        account: crate::domain::AccountId,
-        project: crate::domain::ProjectId,
+        account: AccountId,
+        project: ProjectId,
         now: Timestamp,
         stranger: Self,
     ) -> Self {
-        let Some(departure) = directory.departure(account, project).filter(|departure| is_told(departure, now)) else {
+        let Some(departure) = directory.departure(account, project).filter(|departure| is_told(departure.at, now))
+        else {
             return stranger;
         };
+        if let Some((path, deletion)) = directory.gone_project(project) {
+            return match departure.at == deletion.at {
+                true => Self::deleted("project", &path, deletion, now),
+                false => Self::removed(&path, departure.at, &departure.by, now),
+            };
+        }
         let Some(path) = directory.project(project).and_then(|project| directory.path_of_project(project)) else {
             return stranger;
         };
         Self::removed(&path, departure.at, &departure.by, now)
+    }
+
+    /// What somebody is told about a cluster that is not there: when and by whom it was deleted, if they are in its
+    /// project and it is not too long ago; what [`Self::not_in_project`] says, if they are not; otherwise `stranger`.
+    #[must_use]
+    pub fn no_cluster(
+        directory: &Directory,
+        account: AccountId,
+        path: &ClusterPath,
+        now: Timestamp,
+        stranger: Self,
+    ) -> Self {
+        match directory.gone_cluster_at(path) {
+            None => stranger,
+            Some(deletion) if directory.membership(deletion.project, account).is_none() => {
+                Self::not_in_project(directory, account, deletion.project, now, stranger)
+            }
+            Some(deletion) if is_told(deletion.at, now) => Self::deleted("cluster", path, deletion, now),
+            Some(_) => stranger,
+        }
+    }
+
+    /// `project acme/ml-training was deleted at 12:03 UTC by admin1@acme.example`.
+    fn deleted(what: &str, path: &dyn fmt::Display, Deletion { at, by, .. }: &Deletion, now: Timestamp) -> Self {
+        Self::plain(Reason::Removed, format!("{what} {path} was deleted at {} by {by}", at.for_people_at(now)))
     }
 
     /// `removed from acme/ml-training at 12:03 UTC by admin1@acme.example`.

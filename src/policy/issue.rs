@@ -114,7 +114,12 @@ fn principals(
             let mut wanted = Vec::new();
             for path in paths {
                 let unknown = || Denial::not_found("project", path, format!("{} is not in {path}", account.email));
-                let project = directory.project_at(path).ok_or_else(unknown)?;
+                let gone = || directory.gone_project_at(path);
+                let gone = || match gone() {
+                    Some(project) => Denial::not_in_project(directory, account.id, project, now, unknown()),
+                    None => unknown(),
+                };
+                let project = directory.project_at(path).ok_or_else(gone)?;
                 member(directory, identity, project.id, now, unknown)?;
                 wanted.push(principal(path.clone(), None));
             }
@@ -122,7 +127,8 @@ fn principals(
         }
         Some(Narrowing::Cluster(path)) => {
             let unknown = || Denial::not_found("cluster", path, format!("{} cannot reach {path}", account.email));
-            let cluster = directory.cluster_at(path).ok_or_else(unknown)?;
+            let gone = || Denial::no_cluster(directory, account.id, path, now, unknown());
+            let cluster = directory.cluster_at(path).ok_or_else(gone)?;
             member(directory, identity, cluster.project, now, unknown)?;
             let project = directory.project(cluster.project).and_then(|project| directory.path_of_project(project));
             vec![principal(project.ok_or_else(unknown)?, Some(cluster.name.clone()))]

@@ -22,7 +22,7 @@ pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_h
 pub use networks::NodeNetworks;
 pub use open::{OpenPermit, OpenTarget, open, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};
-pub use revoked::{Revoked, revoked};
+pub use revoked::{Revoked, is_accepted, revoked};
 
 #[cfg(test)]
 mod hostile_tests;

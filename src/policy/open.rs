@@ -77,14 +77,15 @@ pub fn open(
         }
     };
     let name = target.host.parse::<Target>().map_err(|e| unknown(format!("not a node's name: {e}")))?;
+    let find = |at: &ClusterPath| {
+        let stranger = || unknown(format!("no cluster {at}"));
+        let gone = || Denial::no_cluster(directory, identity.account().id, at, now, stranger());
+        directory.cluster_at(at).ok_or_else(gone)
+    };
     let (cluster, node) = match &name {
-        Target::Node(path) => {
-            let at = ClusterPath { cluster: path.cluster.clone(), org: path.org.clone() };
-            let cluster = directory.cluster_at(&at).ok_or_else(|| unknown(format!("no cluster {at}")))?;
-            (cluster, directory.node_at(path))
-        }
+        Target::Node(path) => (find(&path.cluster_path())?, directory.node_at(path)),
         Target::Cluster(path) => {
-            let cluster = directory.cluster_at(path).ok_or_else(|| unknown(format!("no cluster {path}")))?;
+            let cluster = find(path)?;
             (cluster, login_node(directory, cluster, prefer))
         }
     };
@@ -107,7 +108,8 @@ pub fn open(
     Ok(OpenPermit { node: node.clone(), path, project })
 }
 
-/// Whether what was opened at `since` may stay open: the same decision again, for the node that was opened then.
+/// Whether what was opened at `since` may stay open: the same decision again, for the node that was opened then, and had
+/// the name `path`.
 ///
 /// # Errors
 /// As [`open`]; and what a service account opened before it was bound to the command that it runs now may run another.
@@ -115,6 +117,7 @@ pub fn still_open(
     directory: &Directory,
     identity: &Identity,
     node: NodeId,
+    path: &NodePath,
     since: Timestamp,
     now: Timestamp,
 ) -> Result<OpenPermit, Denial> {
@@ -127,7 +130,9 @@ pub fn still_open(
         ));
     }
     let path = directory.node(node).and_then(|node| directory.path_of_node(node)).ok_or_else(|| {
-        Denial::told(Reason::NotFound, format!("node {node} was removed"), "the node was removed from its cluster")
+        let removed = "the node was removed from its cluster";
+        let removed = Denial::told(Reason::NotFound, format!("the node {path} was removed"), removed);
+        Denial::no_cluster(directory, identity.account().id, &path.cluster_path(), now, removed)
     })?;
     let host = path.to_string();
     open(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| 0, now)

@@ -203,6 +203,24 @@ impl Place {
         }
     }
 
+    /// What somebody is told who was in what is not there any more; otherwise `stranger`.
+    fn gone(
+        &self,
+        directory: &Directory,
+        account: crate::domain::AccountId,
+        now: Timestamp,
+        stranger: Denial,
+    ) -> Denial {
+        match self {
+            Self::Project(path) => match directory.gone_project_at(path) {
+                Some(project) => Denial::not_in_project(directory, account, project, now, stranger),
+                None => stranger,
+            },
+            Self::Cluster(path) => Denial::no_cluster(directory, account, path, now, stranger),
+            Self::Nowhere | Self::Service(_) => stranger,
+        }
+    }
+
     /// The one answer to those who may not know whether it is there; why, for the operator.
     fn unknown(&self, why: String) -> Denial {
         match self {
@@ -304,8 +322,9 @@ pub fn authorize(
         Need::Own => Ok(Grant { found: None, forced: false }),
         Need::Member | Need::Admin => {
             let nowhere = || place.unknown(format!("{} needs a project", action.as_str()));
-            let found = place.find(directory)?.ok_or_else(nowhere)?;
             let account = identity.account();
+            let gone = |stranger| place.gone(directory, account.id, now, stranger);
+            let found = place.find(directory).map_err(gone)?.ok_or_else(nowhere)?;
             let Some(membership) = directory.membership(found.project.id, account.id) else {
                 let stranger = place.unknown(format!("{} is not in {}", account.email, found.path));
                 return Err(Denial::not_in_project(directory, account.id, found.project.id, now, stranger));

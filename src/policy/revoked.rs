@@ -34,6 +34,13 @@ pub fn revoked<'a>(
     Revoked { serials: denied.chain(lapsed).collect(), keys: keys.collect() }
 }
 
+/// Whether a certificate would be accepted anywhere, apart from having run out: it is not revoked, and something that it says
+/// still holds.
+#[must_use]
+pub fn is_accepted(directory: &Directory, record: &CertificateRecord) -> bool {
+    directory.denied_serial(record.serial).is_none() && holds(directory, record, None)
+}
+
 /// Whether anything that a certificate says still holds. The same rule as for opening a node: a member whose account
 /// works, by a key of that account.
 fn holds(directory: &Directory, record: &CertificateRecord, cluster: Option<&Cluster>) -> bool {

@@ -140,7 +140,7 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             wanted: NodeCounts { login: u32::from(b), ..NodeCounts::default() },
             created: at(b),
         }),
-        10 => Mutation::ClusterDeleted { cluster: cluster(directory, a)?, at: at(b) },
+        10 => Mutation::ClusterDeleted { cluster: cluster(directory, a)?, at: at(b), by: by(directory, c) },
         11 => Mutation::VolumeCreated(Volume {
             id: VolumeId(next.id),
             project: project(directory, a)?,

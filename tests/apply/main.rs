@@ -189,8 +189,8 @@ async fn each_change_is_on_record_as_its_command_would_have_it() {
         [
             "apply directory (4 added, 4 changed, 2 removed)".to_owned(),
             format!("user.create user3@acme.example (user user3 uid 210000 keys [{new3}])"),
-            format!("key.add {new1} (ssh-ed25519 for user1@acme.example)"),
-            format!("key.remove {old1} (of user1@acme.example)"),
+            format!("key.add {new1} user1@acme.example (ssh-ed25519)"),
+            format!("key.remove {old1} user1@acme.example ()"),
             "user.suspend user1@acme.example ()".to_owned(),
             "member.add acme/ml user3@acme.example (as admin)".to_owned(),
             "member.role acme/ml admin1@acme.example (from admin to member)".to_owned(),

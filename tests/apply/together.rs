@@ -214,7 +214,7 @@ async fn robots_are_made_bounded_and_taken_back_by_a_file() {
     let live = world.operator("certificate list --json").await.stdout;
     let live: serde_json::Value = serde_json::from_str(&live).unwrap();
     assert!(
-        live.as_array().unwrap().len() == 2 && live.as_array().unwrap().iter().all(|c| c["revoked"] == true),
+        live.as_array().unwrap().len() == 2 && live.as_array().unwrap().iter().all(|c| c["state"] == "revoked"),
         "{live}"
     );
     let terms = world.app.directory();

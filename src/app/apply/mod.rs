@@ -20,6 +20,7 @@ pub use write::{Extent, write};
 use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
+    events::gone_with,
     services::update_service,
 };
 use crate::{
@@ -175,7 +176,10 @@ impl App {
         let mut mutations = Vec::new();
         for step in plan.steps {
             let step = self.decided_now(directory, step, now);
+            let with = format!("with {}", step.object);
             events.push(event(step.action, step.object, step.detail));
+            let also = gone_with(directory, &step.mutations).into_iter();
+            events.extend(also.map(|(action, object)| event(action, object, with.clone())));
             mutations.extend(step.mutations);
         }
         self.deny_removed_keys(&mut mutations, now);

@@ -350,7 +350,8 @@ impl Planner<'_> {
             self.directory.keys_of(account.id).map(|entry| entry.key.fingerprint()).collect();
         for (fingerprint, key) in listed.iter().filter(|(fingerprint, _)| !present.contains(fingerprint)) {
             let decided = add_key(&self.directory, account, key.value.clone(), self.how.now);
-            if self.step(key.line, (actions.add, Sign::Add), fingerprint.to_string(), decided).is_some() {
+            let object = format!("{fingerprint} {name}");
+            if self.step(key.line, (actions.add, Sign::Add), object, decided).is_some() {
                 let value = format!("{} {fingerprint}", key.value.algorithm());
                 self.difference.entry(actions.kind, name, Sign::Add, "key", value);
             }
@@ -361,7 +362,8 @@ impl Planner<'_> {
         for fingerprint in present.iter().filter(|fingerprint| !listed.contains_key(fingerprint)) {
             let algorithm = self.directory.key(fingerprint).map(|entry| entry.key.algorithm()).unwrap_or_default();
             let decided = Ok(remove_key(account, *fingerprint, self.how.denied_until));
-            if self.step(*line, (actions.remove, Sign::Remove), fingerprint.to_string(), decided).is_some() {
+            let object = format!("{fingerprint} {name}");
+            if self.step(*line, (actions.remove, Sign::Remove), object, decided).is_some() {
                 self.difference.entry(actions.kind, name, Sign::Remove, "key", format!("{algorithm} {fingerprint}"));
             }
         }

@@ -48,7 +48,7 @@ impl Planner<'_> {
             self.directory.clusters_of(project.id).filter(|c| !listed.contains(&c.name)).cloned().collect();
         for cluster in gone {
             let name = format!("{}.{}", cluster.name, described.path.value.org);
-            let deleted = Mutation::ClusterDeleted { cluster: cluster.id, at: self.how.now };
+            let deleted = Mutation::ClusterDeleted { cluster: cluster.id, at: self.how.now, by: self.how.by.clone() };
             let what = (Action::ClusterDelete, Sign::Remove);
             if self.step(described.line, what, name.clone(), Ok(Decided::one(deleted, ()))).is_some() {
                 self.difference.section(Sign::Remove, CLUSTER, &name);

@@ -3,10 +3,11 @@
 use super::{Directory, Inconsistent};
 use crate::domain::{
     ids::{AccountId, ClusterId, NodeId, ProjectId, Uid, Version},
-    model::{Account, Cluster, Departure, KeyEntry, Membership, Node, Org, Project, Role, Volume},
+    model::{Account, Actor, Cluster, Deletion, Departure, KeyEntry, Membership, Node, Org, Project, Role, Volume},
     mutation::{Mutation, Touched},
     resources::Job,
     service::{AccountKind, ServiceTerms},
+    time::Timestamp,
 };
 use std::sync::Arc;
 
@@ -137,7 +138,9 @@ impl Directory {
                 Ok(())
             }
             Mutation::ProjectCreated(project) => self.add_project(project),
-            Mutation::ProjectDeleted { project, .. } => self.delete_project(*project),
+            Mutation::ProjectDeleted { project, at, by } => {
+                self.delete_project(&Deletion { project: *project, at: *at, by: by.clone() })
+            }
             Mutation::ClusterCreated(cluster) => self.add_cluster(cluster),
             Mutation::ClusterConfigured { cluster, document, .. } => {
                 let cluster = Arc::make_mut(self.clusters.get_mut(cluster).ok_or(Inconsistent("no such cluster"))?);
@@ -150,7 +153,7 @@ impl Directory {
                 Arc::make_mut(slot).wanted = *wanted;
                 Ok(())
             }
-            Mutation::ClusterDeleted { cluster, .. } => self.delete_cluster(*cluster),
+            Mutation::ClusterDeleted { cluster, at, by } => self.delete_cluster(*cluster, *at, by),
             Mutation::VolumeCreated(volume) => self.add_volume(volume),
             Mutation::VolumeDeleted { volume, .. } => {
                 let volume = self.volumes.remove(volume).ok_or(Inconsistent("no such volume"))?;
@@ -267,10 +270,11 @@ impl Directory {
         fresh(self.projects.insert(project.id, Arc::new(project.clone())), "project number taken")
     }
 
-    fn delete_project(&mut self, project: ProjectId) -> Result<(), Inconsistent> {
+    fn delete_project(&mut self, deletion: &Deletion) -> Result<(), Inconsistent> {
+        let Deletion { project, at, ref by } = *deletion;
         let clusters: Vec<ClusterId> = self.clusters_of(project).map(|cluster| cluster.id).collect();
         for cluster in clusters {
-            self.delete_cluster(cluster)?;
+            self.delete_cluster(cluster, at, by)?;
         }
         let volumes: Vec<Arc<Volume>> = self.volumes_of(project).cloned().collect();
         for volume in volumes {
@@ -281,8 +285,11 @@ impl Directory {
         for account in members {
             self.members.remove(&(project, account));
             self.account_projects.remove(&(account, project));
+            self.departures.insert((account, project), Arc::new(Departure { project, account, at, by: by.clone() }));
         }
-        self.projects.remove(&project).map(drop).ok_or(Inconsistent("no such project"))
+        let gone = self.projects.remove(&project).ok_or(Inconsistent("no such project"))?;
+        self.gone_projects.insert(project, (gone, Arc::new(deletion.clone())));
+        Ok(())
     }
 
     fn add_cluster(&mut self, cluster: &Cluster) -> Result<(), Inconsistent> {
@@ -293,13 +300,15 @@ impl Directory {
         fresh(self.clusters.insert(cluster.id, Arc::new(cluster.clone())), "cluster number taken")
     }
 
-    fn delete_cluster(&mut self, cluster: ClusterId) -> Result<(), Inconsistent> {
+    fn delete_cluster(&mut self, cluster: ClusterId, at: Timestamp, by: &Actor) -> Result<(), Inconsistent> {
         let nodes: Vec<NodeId> = self.nodes_of(cluster).map(|node| node.id).collect();
         for node in nodes {
             self.remove_node(node)?;
         }
         let cluster = self.clusters.remove(&cluster).ok_or(Inconsistent("no such cluster"))?;
         self.project_clusters.remove(&(cluster.project, cluster.id));
+        let deletion = Deletion { project: cluster.project, at, by: by.clone() };
+        self.gone_clusters.insert(cluster.id, Arc::new(deletion));
         Ok(())
     }
 

@@ -196,8 +196,9 @@ fn belonging(replay: &mut Replay<'_>) -> Result<(), LoadError> {
 
 fn deletions(replay: &mut Replay<'_>) -> Result<(), LoadError> {
     let at = |row: &Row<'_>| -> rusqlite::Result<Timestamp> { rows::time(row, "deleted_at") };
-    replay.each("SELECT id, deleted_at FROM clusters WHERE deleted_at IS NOT NULL", |row| {
-        Ok([Mutation::ClusterDeleted { cluster: ClusterId(rows::number(row, "id")?), at: at(row)? }])
+    replay.each("SELECT id, deleted_at, deleted_by FROM clusters WHERE deleted_at IS NOT NULL", |row| {
+        let by = rows::json(row, "deleted_by")?;
+        Ok([Mutation::ClusterDeleted { cluster: ClusterId(rows::number(row, "id")?), at: at(row)?, by }])
     })?;
     replay.each("SELECT id, deleted_at, deleted_by FROM projects WHERE deleted_at IS NOT NULL", |row| {
         let by = rows::json(row, "deleted_by")?;

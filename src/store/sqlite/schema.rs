@@ -4,7 +4,7 @@
 pub(super) const APPLICATION_ID: u32 = 0x6367_6174;
 
 /// Big-endian at byte 60 of the file: rises when the schema changes.
-pub(super) const SCHEMA_VERSION: u32 = 3;
+pub(super) const SCHEMA_VERSION: u32 = 4;
 
 /// The tables.
 pub(super) const SCHEMA: &str = include_str!("schema.sql");

@@ -73,7 +73,9 @@ CREATE TABLE clusters (
     controller INTEGER NOT NULL CHECK (controller >= 0),
     created    INTEGER NOT NULL,
     deleted_at INTEGER,
+    deleted_by TEXT,
     UNIQUE (org, name),
+    CHECK ((deleted_at IS NULL) = (deleted_by IS NULL)),
     FOREIGN KEY (project, org) REFERENCES projects (id, org)
 ) STRICT;
 

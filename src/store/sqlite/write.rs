@@ -151,7 +151,7 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
             "UPDATE clusters SET login = ?2, compute = ?3, controller = ?4 WHERE id = ?1 AND deleted_at IS NULL",
             params![int(cluster.0)?, login, compute, controller],
         ),
-        Mutation::ClusterDeleted { cluster, at } => delete_cluster(connection, *cluster, *at),
+        Mutation::ClusterDeleted { cluster, at, by } => delete_cluster(connection, *cluster, *at, by),
         Mutation::VolumeCreated(new) => volume(connection, new),
         Mutation::VolumeDeleted { volume, at } => run_one(
             connection,
@@ -241,10 +241,16 @@ fn delete_project(connection: &Connection, project: ProjectId, at: Timestamp, by
     for sql in [
         "UPDATE nodes SET deleted_at = ?2
          WHERE deleted_at IS NULL AND cluster IN (SELECT id FROM clusters WHERE project = ?1)",
-        "UPDATE clusters SET deleted_at = ?2 WHERE deleted_at IS NULL AND project = ?1",
         "UPDATE volumes SET deleted_at = ?2 WHERE deleted_at IS NULL AND project = ?1",
     ] {
         run(connection, sql, &what[..2])?;
+    }
+    for sql in [
+        "UPDATE clusters SET deleted_at = ?2, deleted_by = ?3 WHERE deleted_at IS NULL AND project = ?1",
+        "INSERT INTO departures (project, account, at, by)
+         SELECT project, account, ?2, ?3 FROM memberships WHERE project = ?1",
+    ] {
+        run(connection, sql, what)?;
     }
     run(connection, "DELETE FROM memberships WHERE project = ?1", &what[..1])?;
     run_one(
@@ -332,13 +338,13 @@ fn job(connection: &Connection, job: &Job) -> Written {
     )
 }
 
-fn delete_cluster(connection: &Connection, cluster: ClusterId, at: Timestamp) -> Written {
-    let what = params![int(cluster.0)?, time(at)?];
-    run(connection, "UPDATE nodes SET deleted_at = ?2 WHERE cluster = ?1 AND deleted_at IS NULL", what)?;
+fn delete_cluster(connection: &Connection, cluster: ClusterId, at: Timestamp, by: &Actor) -> Written {
+    let what = params![int(cluster.0)?, time(at)?, json(by)];
+    run(connection, "UPDATE nodes SET deleted_at = ?2 WHERE cluster = ?1 AND deleted_at IS NULL", &what[..2])?;
     run_one(
         connection,
         "no such cluster",
-        "UPDATE clusters SET deleted_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
+        "UPDATE clusters SET deleted_at = ?2, deleted_by = ?3 WHERE id = ?1 AND deleted_at IS NULL",
         what,
     )
 }

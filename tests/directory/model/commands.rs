@@ -246,7 +246,7 @@ impl Model {
             }
             Command::ClusterDelete { cluster } => {
                 self.may_change(caller)?;
-                self.is_admin(caller, &self.project_of(cluster)?)?;
+                self.is_admin(caller, &self.project_of(caller, cluster)?)?;
                 self.delete_cluster(cluster);
             }
             Command::VolumeCreate { project, name } => {
@@ -265,7 +265,7 @@ impl Model {
             }
             Command::NodeToken { node, role } => {
                 self.may_change(caller)?;
-                self.is_admin(caller, &self.project_of(cluster_of(node))?)?;
+                self.is_admin(caller, &self.project_of(caller, cluster_of(node))?)?;
                 let expires = self.now + 3600;
                 self.tokens.push(Token {
                     node: node.clone(),
@@ -278,7 +278,7 @@ impl Model {
             }
             Command::NodeRemove { node } => {
                 self.may_change(caller)?;
-                self.is_admin(caller, &self.project_of(cluster_of(node))?)?;
+                self.is_admin(caller, &self.project_of(caller, cluster_of(node))?)?;
                 self.nodes.remove(node).ok_or("not-found")?;
             }
             Command::Cert { project, cluster, key, ttl } => {

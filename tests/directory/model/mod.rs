@@ -397,6 +397,9 @@ fn reason_of(message: &str) -> String {
         ("your certificate has run out", "certificate-validity"),
         ("the certificate that you connected with is not for", "out-of-scope"),
     ];
+    if message.contains(" was deleted at ") {
+        return "removed".into();
+    }
     let found = known.into_iter().find(|(words, _)| message.starts_with(words));
     found
         .map_or_else(|| if message.contains("has no login node") { "no-node" } else { message }, |(_, reason)| reason)

@@ -48,7 +48,7 @@ impl Model {
                 theirs.map(|(project, volume)| format!("{volume} {project}")).collect()
             }
             ["node", "list", cluster] => {
-                self.in_project(caller, &self.project_of(cluster)?)?;
+                self.in_project(caller, &self.project_of(caller, cluster)?)?;
                 let its = self.nodes.iter().filter(|(node, _)| cluster_of(node) == *cluster);
                 its.map(|(node, is)| format!("{node} {}", if is.login { "login" } else { "compute" })).collect()
             }
@@ -66,7 +66,7 @@ impl Model {
                 live.map(|(c, serial)| {
                     let scopes: Vec<_> = c.scopes.iter().map(|scope| format!("{}@{scope}", user(&c.email))).collect();
                     let fingerprint = key(c.key).fingerprint();
-                    format!("{serial} {} {fingerprint} {} {}", c.email, scopes.join(","), c.revoked)
+                    format!("{serial} {} {fingerprint} {} {}", c.email, scopes.join(","), self.standing(c))
                 })
                 .collect()
             }
@@ -92,7 +92,7 @@ impl Model {
             ["reach", target] => self.reach(caller, target)?,
             ["explain", email, node] => {
                 if caller.is_none_or(|c| c.email != *email) {
-                    self.is_admin(caller, &self.project_of(cluster_of(node))?)?;
+                    self.is_admin(caller, &self.project_of(caller, cluster_of(node))?)?;
                 }
                 [self.reaches(email, node).to_string()].into()
             }
@@ -117,7 +117,7 @@ impl Model {
     fn reach(&self, caller: Caller<'_>, target: &str) -> Result<BTreeSet<String>, Reason> {
         let whole_cluster = target.matches('.').count() == 1;
         let cluster = if whole_cluster { target } else { cluster_of(target) };
-        let project = self.project_of(cluster)?;
+        let project = self.project_of(caller, cluster)?;
         self.in_project(caller, &project)?;
         let nodes: Vec<&String> = self
             .nodes
@@ -186,7 +186,7 @@ pub fn lines(words: &[&str], said: &Value) -> BTreeSet<String> {
         ["volume", "list"] => each(said, "volume project"),
         ["node", "list", _] => each(said, "node role"),
         ["key", "list"] => each(said, "fingerprint"),
-        ["certificate", "list"] => each(said, "serial account key principals revoked"),
+        ["certificate", "list"] => each(said, "serial account key principals state"),
         ["session", "list"] => each(said, "session account node"),
         ["org", "list"] => each(said, "name"),
         ["user", "list"] => each(said, "email org state keys projects"),

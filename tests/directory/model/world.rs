@@ -86,6 +86,8 @@ pub struct Model {
     pub removals: BTreeMap<(String, String), u64>,
     /// The project of each cluster.
     pub clusters: BTreeMap<String, String>,
+    /// The project of each that was deleted, and when it was.
+    pub gone_clusters: BTreeMap<String, (String, u64)>,
     /// Projects and clusters that are or were, the oldest first.
     pub used: Vec<String>,
     /// The project and the name of each volume.
@@ -144,10 +146,10 @@ impl Model {
     }
 
     pub fn in_project(&self, caller: Caller<'_>, project: &str) -> Result<(), Reason> {
-        let members = self.projects.get(project).ok_or("not-found")?;
+        let members = self.projects.get(project);
         match caller {
-            None => Ok(()),
-            Some(c) if members.contains_key(&c.email) => Ok(()),
+            None => members.map(|_| ()).ok_or("not-found"),
+            Some(c) if members.is_some_and(|members| members.contains_key(&c.email)) => Ok(()),
             Some(c) => Err(self.stranger(&c.email, project)),
         }
     }
@@ -160,8 +162,20 @@ impl Model {
         }
     }
 
-    pub fn project_of(&self, cluster: &str) -> Result<String, Reason> {
-        self.clusters.get(cluster).cloned().ok_or("not-found")
+    /// The project of a cluster. Who was in the project of one that is gone is told so, for a month.
+    pub fn project_of(&self, caller: Caller<'_>, cluster: &str) -> Result<String, Reason> {
+        if let Some(project) = self.clusters.get(cluster) {
+            return Ok(project.clone());
+        }
+        let (Some(c), Some((project, at))) = (caller, self.gone_clusters.get(cluster)) else {
+            return Err("not-found");
+        };
+        let known = self.now - at < MONTH;
+        Err(match self.in_project(caller, project) {
+            Ok(()) if known => "removed",
+            Ok(()) => "not-found",
+            Err(_) => self.stranger(&c.email, project),
+        })
     }
 
     /// The projects that somebody sees.
@@ -190,7 +204,7 @@ impl Model {
         self.known(Some(connection))?;
         let whole_cluster = target.matches('.').count() == 1;
         let cluster = if whole_cluster { target } else { cluster_of(target) };
-        let project = self.project_of(cluster)?;
+        let project = self.project_of(Some(connection), cluster)?;
         self.in_project(Some(connection), &project)?;
         let node = if whole_cluster {
             self.login_node(connection, cluster).ok_or("no-node")?
@@ -208,6 +222,20 @@ impl Model {
         };
         let login = self.nodes.iter().filter(|(name, node)| cluster_of(name) == cluster && node.login);
         login.min_by_key(|(name, node)| (!is_on(name), on(name), node.number)).map(|(name, _)| name.clone())
+    }
+
+    /// What has become of a certificate that has not run out.
+    pub fn standing(&self, certificate: &Certificate) -> &'static str {
+        let email = &certificate.email;
+        let is_in = |project: &str| self.projects.get(project).is_some_and(|members| members.contains_key(email));
+        // ORG/PROJECT, or ORG/PROJECT/CLUSTER.
+        let still = |scope: &String| is_in(&scope.split('/').take(2).collect::<Vec<_>>().join("/"));
+        let works = self.keys.get(&certificate.key) == Some(email) && !self.people[email].suspended;
+        match certificate.revoked {
+            true => "revoked",
+            false if works && certificate.scopes.iter().any(still) => "live",
+            false => "refused",
+        }
     }
 
     /// Whether somebody would get into a node with the best of their keys.
@@ -268,12 +296,15 @@ impl Model {
     }
 
     pub fn delete_cluster(&mut self, cluster: &str) {
-        self.clusters.remove(cluster);
+        let project = self.clusters.remove(cluster).unwrap();
+        self.gone_clusters.insert(cluster.to_owned(), (project, self.now));
         self.nodes.retain(|node, _| cluster_of(node) != cluster);
     }
 
     pub fn delete_project(&mut self, project: &str) {
-        self.projects.remove(project);
+        for email in self.projects.remove(project).unwrap().into_keys() {
+            self.removals.insert((email, project.to_owned()), self.now);
+        }
         let clusters: Vec<String> =
             self.clusters.iter().filter(|(_, of)| *of == project).map(|(cluster, _)| cluster.clone()).collect();
         for cluster in clusters {
@@ -296,7 +327,7 @@ impl Model {
                 [project.to_owned()].into()
             }
             Narrow::Cluster(cluster) => {
-                let project = self.project_of(cluster)?;
+                let project = self.project_of(Some(connection), cluster)?;
                 self.in_project(Some(connection), &project)?;
                 [format!("{project}/{}", cluster.split_once('.').unwrap().0)].into()
             }
@@ -318,7 +349,7 @@ impl Model {
         let age = |project| self.used.iter().position(|used| used == project);
         let last = theirs.max_by_key(|((_, project), at)| (**at, age(project)));
         match last {
-            Some(((_, project), _)) if self.projects.contains_key(project) => self.stranger(email, project),
+            Some(((_, project), _)) => self.stranger(email, project),
             _ => "not-found",
         }
     }
