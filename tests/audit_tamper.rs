@@ -43,7 +43,7 @@ async fn kept() -> Kept {
     assert!(world.open(3, 2, NODE).await.is_err());
     world.user(3, "member add acme/ml user2@acme.example").await;
     world.settle().await;
-    world.app.closed(ClosedRequest { sessions: vec![ClosedSession { session, up: 1, down: 2 }] }).await;
+    world.app.closed(ClosedRequest { sessions: vec![ClosedSession { session, up: 1, down: 2 }], done: None }).await;
     world.user(2, "certificate revoke 1").await;
     world.operator("member remove acme/ml user1@acme.example --yes").await;
     drop(stream);

@@ -11,13 +11,14 @@ use certgate::{
     app::{
         Asker,
         protocol::{
-            AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, JoinAnswer, JoinRequest,
-            NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Reach, Read, Terminal,
+            AuthenticateAnswer, AuthenticateRequest, ClosedRequest, CommandAnswer, Credential, Event, JoinAnswer,
+            JoinRequest, Marked, NodeHelloAnswer, NodeHelloRequest, NodeReceiptRequest, OpenSession, Presented, Reach,
+            Read, Terminal,
         },
         token::TokenText,
     },
     command::{self, Invocation},
-    domain::SessionId,
+    domain::{SessionId, Version},
 };
 use std::time::Duration;
 
@@ -232,7 +233,7 @@ async fn a_token_works_once_in_time_and_for_its_node() {
     assert_eq!(log().await, before, "strangers can fill the log with tokens that never were");
     // Each of the others is on record, with what was wrong for the operator.
     let log = world.operator("audit list --json").await.stdout;
-    for why in ["the token is for login-0", "was used at", "expired at", "is the host key of node"] {
+    for why in ["the token is for login-0", "was used, or taken back, at", "expired at", "is the host key of node"] {
         assert!(log.contains(why), "{why} not in {log}");
     }
     assert!(!log.contains(&token.secret), "the audit log holds a secret");
@@ -272,18 +273,29 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
             command::run(&app, &asker, Invocation { words, terminal: None, inputs: vec![], context: None }).await
         })
     };
+    let mut marked = Version(0);
     let pushed = loop {
-        if let Event::Bundle { version: pushed, bundle, .. } = next(&mut stream).await
-            && pushed > version
-        {
-            assert!(!bundle.payload.contains("\"user1\""));
-            break pushed;
+        match next(&mut stream).await {
+            Event::Mark { version } => marked = version,
+            Event::Bundle { version: pushed, bundle, .. } if pushed > version => {
+                assert!(!bundle.payload.contains("\"user1\""));
+                break pushed;
+            }
+            _ => {}
         }
     };
+    assert_eq!(marked, pushed, "gateways are told that this is all, before the nodes' lists are made");
+    let done = Some(Marked { gateway: "gw1".into(), version: marked });
+    world.app.closed(ClosedRequest { sessions: vec![], done }).await;
     world.app.node_receipt(NodeReceiptRequest { node: node.clone(), version: Some(pushed), problem: None, ended: 1 });
     let receipts = output(waiting.await.unwrap());
     assert_eq!(receipts.exit, 0, "{}", receipts.stderr);
-    assert!(receipts.stdout.contains("login-0.h100.acme") && receipts.stdout.contains("\"confirmed\": \"2027"));
+    let receipts: serde_json::Value = serde_json::from_str(&receipts.stdout).unwrap();
+    let [gateway, node_receipt] = [&receipts["gateways"][0], &receipts["receipts"][0]];
+    assert_eq!((&gateway["gateway"], &node_receipt["node"]), (&"gw1".into(), &"login-0.h100.acme".into()));
+    for receipt in [gateway, node_receipt] {
+        assert!(receipt["confirmed"].as_str().unwrap().starts_with("2027"), "{receipt}");
+    }
 
     world.operator("node remove login-0.h100.acme --yes").await;
     while next(&mut stream).await != (Event::NodeGone { node: node.node }) {}

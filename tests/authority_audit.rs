@@ -312,7 +312,7 @@ async fn a_serial_leads_to_the_certificate_its_sessions_and_its_account() {
     world.open(2, 5, "login-0.b200.acme").await.unwrap();
     world.pass(Duration::from_secs(20));
     let closed = ClosedSession { session: with_key.clone(), up: 1, down: 2 };
-    world.app.closed(ClosedRequest { sessions: vec![closed] }).await;
+    world.app.closed(ClosedRequest { sessions: vec![closed], done: None }).await;
     world.settle().await;
 
     let show = async |asker: &str| {
@@ -399,4 +399,28 @@ async fn a_refused_connection_is_found_by_the_name_that_was_asked_for() {
     }
     let all = found(&world, "--what session.open --outcome refused").await;
     assert!(all.iter().any(|entry| entry.contains("\"not a name\":22")), "{all:?}");
+}
+
+#[tokio::test]
+async fn what_was_mistyped_is_not_answered_with_nothing() {
+    let world = World::story().await;
+    for (filter, told) in [
+        ("--what membre", "there is no action membre; the nouns are: "),
+        ("--what member.delete", "there is no action member.delete"),
+        ("--who admin1", "by whom is an email"),
+        ("--who 192.0.2", "by whom is an email"),
+    ] {
+        for verb in ["list", "export"] {
+            let refused =
+                output(world.answer(&Asker::Operator { uid: 0 }, &format!("audit {verb} {filter}"), None, None).await);
+            assert!(refused.exit > 0 && refused.stderr.contains(told), "{verb} {filter}: {}", refused.stderr);
+        }
+    }
+    // Everything that is on record can be asked for.
+    let listed = world.operator("audit list --json").await.stdout;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    for entry in listed["entries"].as_array().unwrap() {
+        let action = entry["event"]["action"].as_str().unwrap();
+        assert!(!found(&world, &format!("--what {action}")).await.is_empty(), "{action}");
+    }
 }

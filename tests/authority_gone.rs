@@ -7,7 +7,7 @@ mod authority_support;
 
 use authority_support::{World, key, next_end, output};
 use certgate::{
-    app::protocol::{NodeIdentity, NodeReceiptRequest},
+    app::protocol::{JoinAnswer, NodeIdentity, NodeReceiptRequest},
     domain::Version,
 };
 use serde_json::Value;
@@ -191,4 +191,33 @@ async fn an_explanation_says_what_a_node_that_is_behind_can_know() {
     assert!(said.contains("(no space left), last heard 10 min ago, silent since"), "{said}");
     say(&node, world.app.directory().version(), None);
     assert_eq!(explain("user2@acme.example").await.0, Some(true));
+}
+
+#[tokio::test]
+async fn tokens_that_could_be_used_are_listed_and_taken_back() {
+    let world = World::story().await;
+    let _stream = world.gateway(vec![]);
+    let token = world.token("login-1.h100.acme").await;
+    world.token("login-1.h100.acme").await;
+    let hers = world.user(1, "node token login-2.h100.acme --ttl 10m --role compute").await;
+    assert_eq!(hers.exit, 0, "{}", hers.stderr);
+    world.node(NODE, 50).await;
+    let listed = async || {
+        let tokens = json(&world, "node tokens h100.acme").await;
+        let names = tokens.as_array().unwrap().iter().map(|token| token["node"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, ["login-2.h100.acme", "login-1.h100.acme", "login-1.h100.acme"], "not the used one");
+    let text = world.user(1, "node tokens h100.acme").await.stdout;
+    assert!(text.contains("admin1@acme.example") && text.contains("192.0.2.7 port 2201"), "{text}");
+    let done = world.user(1, "node token login-1.h100.acme --revoke").await;
+    assert_eq!(done.stderr, "took back 2 tokens for login-1.h100.acme\n");
+    assert_eq!(listed().await, ["login-2.h100.acme"]);
+    assert!(matches!(world.join(&token, 51, "login-1.h100.acme").await, JoinAnswer::Refused { .. }));
+    let again = world.user(1, "node token login-1.h100.acme --revoke").await;
+    assert!(again.exit == 1 && again.stderr.contains("no token"), "{}", again.stderr);
+    // Nor one that its maker could not ask for any more.
+    world.operator("member role acme/ml user1@acme.example admin").await;
+    world.operator("member role acme/ml admin1@acme.example member").await;
+    assert_eq!(listed().await, [""; 0]);
 }

@@ -10,7 +10,7 @@ use certgate::{
     app::{
         Asker,
         node_sessions::{MAX_NODE_SESSIONS, NodeSession, SessionCertificate},
-        protocol::{Event, NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
+        protocol::{ClosedRequest, Event, Marked, NodeIdentity, NodeReceiptRequest, NodeSessionsRequest},
     },
     domain::{Serial, Timestamp, Version},
 };
@@ -194,7 +194,9 @@ async fn a_session_that_came_past_the_gateways_is_ended_by_its_node_for_its_owne
 #[tokio::test]
 async fn a_receipt_says_how_many_sessions_ended() {
     let world = World::story().await;
-    let _stream = world.gateway(vec![]);
+    let stream = world.gateway(vec![]);
+    let mark = Marked { gateway: "gw1".into(), version: Version(1 << 40) };
+    world.app.closed(ClosedRequest { sessions: vec![], done: Some(mark) }).await;
     let node = world.node("login-0.h100.acme", 50).await;
     let receipt = |version, ended| {
         let version = Some(Version(version));
@@ -211,6 +213,17 @@ async fn a_receipt_says_how_many_sessions_ended() {
     let removal = world.operator("member remove acme/ml user1@acme.example --yes --wait --json").await;
     let receipts: Value = serde_json::from_str(&removal.stdout).unwrap();
     assert_eq!(receipts["receipts"][0]["ended"], 0, "those of another version don't count: {receipts}");
+
+    // A gateway that has something open and cannot be told is named first.
+    world.operator("member add acme/ml user1@acme.example").await;
+    world.open(2, 1, "login-0.h100.acme").await.unwrap();
+    world.app.goodbye(&stream);
+    receipt(version + 200, 0);
+    let line = "member remove acme/ml user1@acme.example --yes --wait";
+    let removal = output(world.answer(&Asker::Operator { uid: 0 }, line, None, None).await);
+    let first = removal.stdout.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!((removal.exit, first.as_str()), (1, "gateway gw1 not confirmed: it is not connected"));
+    assert!(removal.stderr.contains("1 of 2 have not confirmed"), "{}", removal.stderr);
 }
 
 #[tokio::test]
@@ -238,6 +251,15 @@ async fn nodes_that_are_behind_or_silent_come_first_and_in_words() {
         let parts = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         parts.map(|line| line.replace(" login 192.0.2.7:2201", "")).collect::<Vec<_>>()
     };
+    let one: Value = serde_json::from_str(&world.operator("node show login-1.h100.acme --json").await.stdout).unwrap();
+    let listed_one = serde_json::from_str::<Value>(&world.operator("node list h100.acme --json").await.stdout).unwrap();
+    for (name, value) in listed_one[0].as_object().unwrap() {
+        assert_eq!(&one[name], value, "{name}");
+    }
+    assert_eq!((&one["project"], &one["sessions"]), (&"acme/ml".into(), &0.into()));
+    let shown = world.user(2, "node show login-2.h100.acme").await.stdout;
+    assert!(shown.contains(&format!("last heard 4 min ago, version {wanted}")), "{shown}");
+    assert_eq!(world.user(2, "node show login-9.h100.acme").await.stderr, "no such node: login-9.h100.acme\n");
     let text = world.operator("node list h100.acme").await.stdout;
     assert_eq!(
         listed(&text),

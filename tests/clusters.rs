@@ -109,7 +109,7 @@ async fn scaling_names_what_changes_and_asks_only_when_it_goes_down() {
     let shown = data(&world, 1, "cluster show h100.acme").await;
     assert_eq!((&shown["nodes"]["login"]["wanted"], &shown["nodes"]["compute"]["wanted"]), (&json!(2), &json!(3)));
     for (line, exit, told) in [
-        ("cluster scale h100.acme", 1, "--login N"),
+        ("cluster scale h100.acme", 2, "--login"),
         ("cluster scale h100.acme --login -1", 2, "'-1'"),
         ("cluster scale h100.acme --login 100001", 2, "100001"),
         ("cluster scale h100.acme --login many", 2, "many"),
@@ -171,6 +171,23 @@ async fn a_volume_has_a_place_of_its_own() {
         let line = format!("volume create acme/ml more --size 1T --mount {mount}");
         assert_eq!(world.user(1, &line).await.exit, 2, "{mount}");
     }
+    // It may become larger without a question, and smaller or elsewhere with one; never where another is.
+    world.user(1, "volume create acme/ml more --size 1T").await;
+    for (line, exit, told) in [
+        ("--size 20T", 0, "changed volume data of acme/ml: 10T at /data → 20T at /data\n"),
+        ("--size 20T", 0, "the volume data of acme/ml is 20T at /data already\n"),
+        ("--mount /mnt/more --yes", 1, "the volume more of acme/ml is mounted at /mnt/more already\n"),
+        ("--size 10T --yes", 0, "changed volume data of acme/ml: 20T at /data → 10T at /data\n"),
+    ] {
+        let done = world.user(1, &format!("volume update acme/ml data {line}")).await;
+        assert_eq!((done.exit, done.stderr.as_str()), (exit, told), "{line}");
+    }
+    for line in ["--size 1T", "--mount /mnt/data"] {
+        let done = world.user(1, &format!("volume update acme/ml data {line}")).await;
+        assert!(done.exit == 1 && done.stderr.contains("this needs a yes"), "{line}: {}", done.stderr);
+    }
+    assert_eq!(world.user(1, "volume update acme/ml data").await.exit, 2);
+    world.user(1, "volume delete acme/ml more --yes").await;
     assert_eq!(data(&world, 2, "volume list").await.as_array().unwrap().len(), 1);
     assert_eq!(data(&world, 2, "volume show acme/ml data").await["size"], json!(10_u64 << 40));
 }

@@ -118,6 +118,14 @@ async fn each_change_is_asked_for_in_whole() {
     report(&world, &task, Outcome::Ready).await;
 
     world.user(1, "volume create acme/ml data --size 1T --mount /data").await;
+    report(&world, &one(&world).await, Outcome::Ready).await;
+    world.user(1, "volume update acme/ml data --size 2T").await;
+    let task = one(&world).await;
+    assert_eq!((&input(&task)["action"], &input(&task)["volume"]["size"]), (&json!("change"), &json!(2_u64 << 40)));
+    report(&world, &task, Outcome::Ready).await;
+    world.user(1, "volume delete acme/ml data --yes").await;
+    report(&world, &one(&world).await, Outcome::Ready).await;
+    world.user(1, "volume create acme/ml data --size 1T --mount /data").await;
     let task = one(&world).await;
     let Resource::Volume(id) = task.resource else { panic!("{task:?}") };
     assert_eq!(input(&task)["volume"], json!({ "id": id.0, "name": "data", "size": 1_u64 << 40, "mount": "/data" }));
@@ -276,7 +284,10 @@ async fn operators_see_what_is_not_done_and_can_retry_what_is_gone() {
         assert!(row.contains("delete") && row.contains("failed: in use"), "{row}");
     }
     assert_eq!(due(&world, &[]).await, []);
-    assert_eq!(world.user(1, "cluster retry h100.acme").await.stderr, "no such cluster: h100.acme\n");
+    assert_eq!(
+        world.user(1, "cluster retry h100.acme").await.stderr,
+        "project acme/ml was deleted at 08:00 UTC by an operator\n"
+    );
     for line in ["cluster retry h100.acme", "volume retry acme/ml data"] {
         world.operator(line).await;
     }

@@ -133,10 +133,10 @@ fn another_schema_is_refused() {
     let set = |version: u32| {
         rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
     };
-    set(4);
-    refused(dir.path(), &path, "newer certgate (schema 4; this one knows 3)");
-    set(2);
-    refused(dir.path(), &path, "before the first release (schema 2)");
+    set(5);
+    refused(dir.path(), &path, "newer certgate (schema 5; this one knows 4)");
+    set(3);
+    refused(dir.path(), &path, "before the first release (schema 3)");
 }
 
 #[test]

@@ -175,3 +175,27 @@ fn every_transcript_is_what_is_answered() {
         .collect();
     assert!(different.is_empty(), "{}", different.join("\n"));
 }
+
+#[test]
+fn the_fields_of_everything_that_is_shown_are_in_a_transcript() {
+    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let words = format!("{words} {}", inner.get_name());
+            if inner.has_subcommands() { leaves(inner, &words, found) } else { found.push(words.trim().to_owned()) }
+        }
+    }
+    let mut found = Vec::new();
+    leaves(&command::grammar(), "", &mut found);
+    let shows = |words: &&String| {
+        let last = words.split(' ').next_back().unwrap();
+        let alone =
+            ["whoami", "cert", "config", "explain", "reach", "krl", "status", "dump", "export", "head", "verify"];
+        ["list", "show", "tokens", "token"].contains(&last) || alone.contains(&last)
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts/json.term");
+    let script = fs::read_to_string(file).unwrap();
+    let typed: Vec<&str> = script.lines().filter_map(|line| Some(line.split_once(['#', '$'])?.1.trim())).collect();
+    let is_there = |words: &str| typed.iter().any(|line| line.starts_with(words) && line.ends_with(" --json"));
+    let missing: Vec<_> = found.iter().filter(shows).filter(|words| !is_there(words)).collect();
+    assert!(missing.is_empty() && found.iter().filter(shows).count() > 25, "{missing:?}");
+}

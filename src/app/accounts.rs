@@ -343,7 +343,10 @@ pub(super) fn check_new_key(
     if let Some(until) = directory.denied_key(&fingerprint).filter(|until| *until > now) {
         let text =
             format!("{fingerprint} was removed a short while ago; it can be added again after {}", until.for_people());
-        return Err(Denial::plain(Reason::Conflict, text));
+        return Err(match directory.owner_of_denied_key(&fingerprint) == Some(account) {
+            true => Denial::plain(Reason::Conflict, text),
+            false => anothers(text),
+        });
     }
     Ok(fingerprint)
 }

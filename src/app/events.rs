@@ -7,7 +7,7 @@ use super::{
 use crate::{
     audit::{Event, Outcome},
     domain::{Actor, ClusterId, Directory, Mutation, Serial, SessionId, Timestamp},
-    policy::{Action, Denial},
+    policy::{Action, Denial, NEEDS},
     store::{Change, Ledger, StoreError},
 };
 use std::sync::Arc;
@@ -42,6 +42,23 @@ impl From<SessionId> for Subject {
 pub(super) fn refused(event: Event, denial: &Denial) -> Event {
     let (reason, detail) = (Some(denial.reason.to_string()), denial.operator.clone());
     Event { outcome: Outcome::Refused, reason, detail, ..event }
+}
+
+/// What the log has beside commands.
+const BESIDE_COMMANDS: [&str; 8] = [
+    "authenticate",
+    "cluster.provision",
+    "host-certificate.issue",
+    "node.hello",
+    "node.join",
+    "session.close",
+    "session.open",
+    "volume.provision",
+];
+
+/// Every action that an entry of the log can have.
+pub fn recorded_actions() -> impl Iterator<Item = &'static str> {
+    NEEDS.iter().map(|(action, _)| action.as_str()).chain(BESIDE_COMMANDS)
 }
 
 /// What goes together with a project or a cluster, as its own command would have it in the log, so that it is found there.

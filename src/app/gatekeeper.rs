@@ -5,7 +5,7 @@ use super::{
     events::refused,
     protocol::{
         AuthenticateAnswer, AuthenticateRequest, ClosedRequest, Credential, DialPermit, Event as GatewayEvent, Hello,
-        NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
+        Marked, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
     },
     sessions::Session,
 };
@@ -242,6 +242,10 @@ impl App {
     /// Forwards have ended.
     pub async fn closed(self: &Arc<Self>, request: ClosedRequest) {
         let now = self.now();
+        if let Some(Marked { gateway, version }) = request.done {
+            lock(&self.hub).marked(&gateway, version, now);
+            self.heard.send_modify(|count| *count += 1);
+        }
         for ended in request.sessions {
             let Some(session) = lock(&self.sessions).remove(&ended.session) else { continue };
             let detail = format!("{} bytes up, {} bytes down", ended.up, ended.down);
@@ -282,6 +286,8 @@ impl App {
             })
             .collect();
         let count = hello.sessions.len();
+        // Sessions are held against a directory that is at least this one.
+        let version = self.directory().version();
         lock(&self.hub).tell(&hello.gateway, GatewayEvent::Ready);
         for session in hello.sessions {
             let id = session.session.clone();
@@ -290,6 +296,7 @@ impl App {
                 events.push(event);
             }
         }
+        lock(&self.hub).tell(&hello.gateway, GatewayEvent::Mark { version });
         tracing::info!(gateway = %hello.gateway, sessions = count, "gateway connected");
         let app = self.clone();
         tokio::spawn(async move {

@@ -22,6 +22,8 @@ pub struct Gateway {
     pub host_key: PublicKey,
     /// Since when.
     pub since: Timestamp,
+    /// Up to which version it has ended what had to end, and when it said so.
+    pub done: Option<(Version, Timestamp)>,
     events: mpsc::Sender<Event>,
     /// Which stream of this gateway it is: a former one that closes late must not close this one.
     stream: u64,
@@ -62,7 +64,8 @@ impl Hub {
     pub fn connect(&mut self, name: &str, host_key: PublicKey, now: Timestamp) -> (u64, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         self.streams += 1;
-        self.gateways.insert(name.to_owned(), Gateway { host_key, since: now, events, stream: self.streams });
+        self.gateways
+            .insert(name.to_owned(), Gateway { host_key, since: now, done: None, events, stream: self.streams });
         (self.streams, receiver)
     }
 
@@ -93,6 +96,15 @@ impl Hub {
                 false
             }
         });
+    }
+
+    /// A gateway has ended what had to end up to a version.
+    pub fn marked(&mut self, name: &str, version: Version, now: Timestamp) {
+        if let Some(gateway) = self.gateways.get_mut(name)
+            && gateway.done.is_none_or(|(before, _)| before < version)
+        {
+            gateway.done = Some((version, now));
+        }
     }
 
     /// The gateways, by name.

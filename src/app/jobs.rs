@@ -152,6 +152,7 @@ fn asks(directory: &Directory, mutation: &Mutation) -> Vec<(Resource, JobAction)
         Mutation::ClusterScaled { cluster, .. } => vec![(Resource::Cluster(*cluster), JobAction::Scale)],
         Mutation::ClusterDeleted { cluster, .. } => vec![(Resource::Cluster(*cluster), JobAction::Delete)],
         Mutation::VolumeCreated(volume) => vec![(Resource::Volume(volume.id), JobAction::Create)],
+        Mutation::VolumeChanged { volume, .. } => vec![(Resource::Volume(*volume), JobAction::Change)],
         Mutation::VolumeDeleted { volume, .. } => vec![(Resource::Volume(*volume), JobAction::Delete)],
         Mutation::ProjectDeleted { project, .. } => {
             let clusters = directory.clusters_of(*project).map(|cluster| Resource::Cluster(cluster.id));

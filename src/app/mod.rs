@@ -51,16 +51,18 @@ pub use cluster_views::{
 };
 pub use clusters::Reconfiguration;
 pub use error::AppError;
+pub use events::recorded_actions;
 pub use explain::{Explanation, Reacher, Step};
 pub use gatekeeper::Stream;
 pub use issue::Issued;
-pub use nodes::TokenRequest;
+pub use nodes::{TokenRequest, TokenView};
 pub use outside::{Clock, Entropy, NoEntropy};
 pub use projects::Going;
-pub use receipts::Receipt;
+pub use receipts::{GatewayReceipt, Receipt, Receipts};
 pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};
 pub use view_types::{
     AccountView, CaView, CertificateView, DepartureView, GatewayView, KeyView, KnownHosts, MemberView, MembershipView,
-    NodeView, ProjectView, ProvisionerView, ServiceView, SessionView, StatusView, TermsView, UserView, WhoamiView,
+    NodeDetails, NodeView, ProjectView, ProvisionerView, ServiceView, SessionView, StatusView, TermsView, UserView,
+    WhoamiView,
 };

@@ -18,6 +18,7 @@ use crate::{
     store::{Change, Ledger},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex},
@@ -37,6 +38,23 @@ pub struct TokenRequest {
     pub port: u16,
     /// How long the token works.
     pub ttl: Ttl,
+}
+
+/// A token with which a machine can still join. The secret is known to nobody but whoever asked for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenView {
+    /// `NODE.CLUSTER.ORG`.
+    pub node: String,
+    /// What the node will be for.
+    pub role: String,
+    /// Where the gateway will dial it; if not set, the address that it joins from.
+    pub address: Option<IpAddr>,
+    /// The port of its sshd there.
+    pub port: u16,
+    /// Who has asked for it.
+    pub by: String,
+    /// When it stops working.
+    pub expires: Timestamp,
 }
 
 /// How long a token can work at most.
@@ -92,10 +110,61 @@ impl App {
                 expires: now.after(request.ttl.duration()),
                 used: None,
             };
-            Ok(Decided::one(Mutation::TokenCreated(token), ()))
+            let at = token.address.map_or_else(|| "where it joins from".into(), |address| address.to_string());
+            let detail = format!("{} at {at} port {}, until {}", token.role, token.port, token.expires);
+            Ok(Decided { detail, ..Decided::one(Mutation::TokenCreated(token), ()) })
         };
         self.change(asker, Action::NodeToken, &at, object, decide).await?;
         Ok(text)
+    }
+
+    /// The tokens of a cluster with which a machine can still join, those that end first first.
+    ///
+    /// # Errors
+    /// Refused.
+    pub fn tokens(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<TokenView>, AppError> {
+        let now = self.now();
+        self.view(asker, Action::NodeTokens, path, |directory, _, grant| {
+            let cluster = grant.cluster()?;
+            let mut tokens: Vec<TokenView> = directory
+                .tokens_of(cluster.id)
+                .filter(|token| works(directory, token, now).is_ok())
+                .map(|token| TokenView {
+                    node: format!("{}.{path}", token.node),
+                    role: token.role.to_string(),
+                    address: token.address,
+                    port: token.port,
+                    by: token.by.to_string(),
+                    expires: token.expires,
+                })
+                .collect();
+            tokens.sort_by(|a, b| (a.expires, &a.node).cmp(&(b.expires, &b.node)));
+            Ok(tokens)
+        })
+    }
+
+    /// Takes back every token for a node that could still be used; how many those were.
+    ///
+    /// # Errors
+    /// Refused, there is none, or not durable.
+    pub async fn revoke_tokens(self: &Arc<Self>, asker: &Asker, path: NodePath) -> Result<usize, AppError> {
+        let (at, object) = (cluster_of(&path), path.to_string());
+        let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, now| {
+            let live = ledger.directory.tokens_of(grant.cluster()?.id);
+            let live = live.filter(|token| token.node == path.node && works(ledger.directory, token, now).is_ok());
+            let mutations: Vec<Mutation> =
+                live.map(|token| Mutation::TokenUsed { hash: token.hash, at: now }).collect();
+            let count = mutations.len();
+            if count == 0 {
+                let text = format!(
+                    "no token for {path} could be used; 'node tokens {}' shows those that can",
+                    cluster_of(&path)
+                );
+                return Err(Denial::plain(Reason::NotFound, text));
+            }
+            Ok(Decided { mutations, certificate: None, detail: String::new(), answer: count })
+        };
+        Ok(self.change(asker, Action::NodeTokenRevoke, &at, object, decide).await?.0)
     }
 
     /// A machine that has proved a host key uses a token.
@@ -131,7 +200,9 @@ impl App {
             };
             let (event, mutations) = match &decided {
                 Ok((hash, node)) => {
-                    let detail = format!("{} at {} port {}", node.role, node.address, node.port);
+                    let by = ledger.directory.token(hash).map(|token| token.by.to_string()).unwrap_or_default();
+                    let (role, address, port) = (node.role, node.address, node.port);
+                    let detail = format!("{role} at {address} port {port}, with the token that {by} asked for");
                     let used = Mutation::TokenUsed { hash: *hash, at: now };
                     let joined = event(Actor::Node { name: asked.node.to_string(), key });
                     (Event { detail, ..joined }, vec![used, Mutation::NodeEnrolled(node.clone())])
@@ -288,7 +359,7 @@ pub(super) fn cluster_of(node: &NodePath) -> ClusterPath {
     node.cluster_path()
 }
 
-fn node_named<'d>(directory: &'d Directory, path: &NodePath) -> Result<&'d Arc<Node>, Denial> {
+pub(super) fn node_named<'d>(directory: &'d Directory, path: &NodePath) -> Result<&'d Arc<Node>, Denial> {
     directory.node_at(path).ok_or_else(|| Denial::not_found("node", path, format!("no node {path}")))
 }
 
@@ -303,6 +374,25 @@ fn administers(directory: &Directory, account: AccountId, key: &Fingerprint, pro
     let theirs = directory.key(key).is_some_and(|entry| entry.account == account);
     let admin = directory.membership(project, account).is_some_and(|membership| membership.role == Role::Admin);
     active && theirs && admin
+}
+
+/// Whether a token can be used, and for a node of which cluster; or why not.
+fn works(directory: &Directory, token: &JoinToken, now: Timestamp) -> Result<ClusterPath, String> {
+    if let Some(used) = token.used {
+        return Err(format!("the token was used, or taken back, at {used}"));
+    }
+    if now >= token.expires {
+        return Err(format!("the token expired at {}", token.expires));
+    }
+    let cluster = directory.cluster(token.cluster).ok_or("the token's cluster was deleted")?;
+    let path = directory.path_of_cluster(cluster).ok_or("the token's cluster has no path")?;
+    // What somebody has asked for while they could must not outlive that: it puts a machine where people log in.
+    match &token.by {
+        Actor::Account { id, email, key, .. } if !administers(directory, *id, key, cluster.project) => {
+            Err(format!("{email}, who asked for the token with the key {key}, could not ask for it any more"))
+        }
+        _ => Ok(path),
+    }
 }
 
 fn decide_join(
@@ -325,21 +415,7 @@ fn decide_join(
     let secret = URL_SAFE_NO_PAD.decode(&request.secret).map_err(|_| unknown())?;
     let hash = TokenHash::of(&secret);
     let token = directory.token(&hash).ok_or_else(unknown)?;
-    if let Some(used) = token.used {
-        return Err(refuse(format!("the token was used at {used}")));
-    }
-    if now >= token.expires {
-        return Err(refuse(format!("the token expired at {}", token.expires)));
-    }
-    let cluster = directory.cluster(token.cluster).ok_or_else(|| refuse("the token's cluster was deleted".into()))?;
-    let path = directory.path_of_cluster(cluster).ok_or_else(|| refuse("the token's cluster has no path".into()))?;
-    // What somebody has asked for while they could must not outlive that: it puts a machine where people log in.
-    if let Actor::Account { id, email, key, .. } = &token.by
-        && !administers(directory, *id, key, cluster.project)
-    {
-        let why = format!("{email}, who asked for the token with the key {key}, could not ask for it any more");
-        return Err(refuse(why));
-    }
+    let path = works(directory, token, now).map_err(refuse)?;
     let meant = NodePath { node: token.node.clone(), cluster: path.cluster, org: path.org };
     if meant != request.node {
         return Err(refuse(format!("the token is for {meant}, it was used for {}", request.node)));

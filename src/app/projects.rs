@@ -133,7 +133,7 @@ impl App {
         force: bool,
     ) -> Result<usize, AppError> {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
-            let membership = removable(directory, grant.project()?, email, force && grant.operator())?;
+            let membership = removable(directory, grant.project()?, email, forced(force, grant)?)?;
             let is_there = |node: &Node| {
                 directory.cluster(node.cluster).is_some_and(|cluster| cluster.project == membership.project)
             };
@@ -156,7 +156,7 @@ impl App {
         let object = format!("{path} {email}");
         let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
             let (project, path) = grant.project()?;
-            let forced = force && grant.operator();
+            let forced = forced(force, grant)?;
             remove_member(ledger.directory, (project, path), &email, forced, caller.actor(), now)
         };
         Ok(self.change(asker, Action::MemberRemove, Some(&path), object, decide).await?.1)
@@ -177,10 +177,18 @@ impl App {
         let object = format!("{path} {email}");
         let decide = move |ledger: Ledger<'_>, _: &Caller, grant: &Grant, _| {
             let (project, path) = grant.project()?;
-            set_role(ledger.directory, (project, path), &email, role, force && grant.operator())
+            set_role(ledger.directory, (project, path), &email, role, forced(force, grant)?)
         };
         Ok(self.change(asker, Action::MemberRole, Some(&path), object, decide).await?.1)
     }
+}
+
+/// Whether a project's last admin may go: only an operator can say so.
+fn forced(force: bool, grant: &Grant) -> Result<bool, Denial> {
+    if force && !grant.operator() {
+        return Err(Denial::plain(Reason::OperatorsOnly, "--force is for operators, on the bastion itself"));
+    }
+    Ok(force)
 }
 
 /// A project to be.

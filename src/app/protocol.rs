@@ -62,7 +62,7 @@ calls! {
     RunCommand: "/v1/command", CommandRequest => CommandAnswer;
     /// May this connection open that node?
     Open: "/v1/open", OpenRequest => OpenAnswer;
-    /// These forwards have ended.
+    /// These forwards have ended, and what had to end has.
     Closed: "/v1/closed", ClosedRequest => Done;
     /// A machine wants to become a node.
     Join: "/v1/node/join", JoinRequest => JoinAnswer;
@@ -366,16 +366,29 @@ pub struct DialPermit {
     pub reach: Reach,
 }
 
-/// Forwards that have ended.
+/// Forwards that have ended, and what the gateway has done of what it was told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClosedRequest {
     /// Each with what it moved.
     pub sessions: Vec<ClosedSession>,
+    /// That everything before an [`Event::Mark`] was done, if there was one.
+    #[serde(default)]
+    pub done: Option<Marked>,
+}
+
+/// That a gateway has done what it was told up to a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marked {
+    /// Its name, as in [`Hello`].
+    pub gateway: String,
+    /// The version of the mark.
+    pub version: Version,
 }
 
 /// A forward that has ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClosedSession {
     /// Which.
@@ -430,6 +443,12 @@ pub enum Event {
         session: SessionId,
         /// One line for the one who used it.
         reason: String,
+    },
+    /// All that had to end because of the directory's changes up to this version was named before. To be confirmed with
+    /// [`ClosedRequest::done`].
+    Mark {
+        /// The version.
+        version: Version,
     },
     /// Pass this on to every agent of the cluster.
     Bundle {

@@ -48,6 +48,8 @@ impl App {
                 hub.forget(*node);
                 hub.broadcast(&Event::NodeGone { node: *node });
             }
+            // Before what takes longer: it is about what was ended, and somebody may wait for it.
+            lock(&self.hub).broadcast(&Event::Mark { version });
             for cluster in touched.clusters {
                 self.publish_bundle(&directory, cluster).await;
             }

@@ -113,12 +113,37 @@ pub(super) fn create_volume(
     if directory.volume_named(project.id, &name).is_some() {
         return Err(Denial::plain(Reason::Conflict, format!("{} has a volume {name} already", path())));
     }
-    if let Some(other) = directory.volumes_of(project.id).find(|volume| volume.mount == mount) {
-        let text = format!("the volume {} of {} is mounted at {mount} already", other.name, path());
-        return Err(Denial::plain(Reason::Conflict, text));
-    }
+    is_free(directory, project, &mount)?;
     let id = VolumeId(directory.counters().id);
     Ok(Mutation::VolumeCreated(Volume { id, project: project.id, name, size, mount, created: now }))
+}
+
+/// Another size or place of a volume; none if it is so already.
+///
+/// # Errors
+/// Another volume of the project is mounted there.
+pub(super) fn change_volume(
+    directory: &Directory,
+    project: &Project,
+    volume: &Volume,
+    size: Size,
+    mount: MountPath,
+) -> Result<Option<Mutation>, Denial> {
+    if (volume.size, &volume.mount) == (size, &mount) {
+        return Ok(None);
+    }
+    if volume.mount != mount {
+        is_free(directory, project, &mount)?;
+    }
+    Ok(Some(Mutation::VolumeChanged { volume: volume.id, size, mount }))
+}
+
+/// Whether no volume of a project is mounted at a place.
+fn is_free(directory: &Directory, project: &Project, mount: &MountPath) -> Result<(), Denial> {
+    let Some(other) = directory.volumes_of(project.id).find(|volume| volume.mount == *mount) else { return Ok(()) };
+    let path = directory.path_of_project(project).map(|path| path.to_string()).unwrap_or_default();
+    let text = format!("the volume {} of {path} is mounted at {mount} already", other.name);
+    Err(Denial::plain(Reason::Conflict, text))
 }
 
 /// Accounts come first: an account's own login is nobody else's. A shared login that has become one since it was

@@ -99,6 +99,20 @@ pub struct NodeView {
     pub problem: Option<String>,
 }
 
+/// All about a node.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeDetails {
+    /// What the list says.
+    #[serde(flatten)]
+    pub view: NodeView,
+    /// Its project.
+    pub project: ProjectPath,
+    /// Since when it is one.
+    pub enrolled: Timestamp,
+    /// How many open sessions are known, through gateways and past them.
+    pub sessions: usize,
+}
+
 impl NodeView {
     /// Whether it does not have what it should have, or may not be there to get it.
     #[must_use]

@@ -7,14 +7,15 @@ use super::{
     cluster_views::requests,
     core::{App, Asker, lock},
     error::AppError,
+    nodes::node_named,
     view_types::{
-        CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeView, ProjectView, ProvisionerView,
-        SessionView, StatusView, UserView, WhoamiView,
+        CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeDetails, NodeView, ProjectView,
+        ProvisionerView, SessionView, StatusView, UserView, WhoamiView,
     },
 };
 use crate::{
     bundle::CaPublicKeys,
-    domain::{ClusterPath, Directory, Email, Node, ProjectPath},
+    domain::{ClusterPath, Directory, Email, Node, NodePath, ProjectPath},
     policy::{Action, Caller, is_told},
 };
 use std::sync::Arc;
@@ -93,6 +94,22 @@ impl App {
     pub fn nodes(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<NodeView>, AppError> {
         self.view(asker, Action::NodeList, path, |directory, _, grant| {
             Ok(self.node_views(directory, directory.nodes_of(grant.cluster()?.id)))
+        })
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// Refused, or there is none.
+    pub fn node(&self, asker: &Asker, path: &NodePath) -> Result<NodeDetails, AppError> {
+        self.view(asker, Action::NodeShow, &path.cluster_path(), |directory, _, grant| {
+            let node = node_named(directory, path)?;
+            Ok(NodeDetails {
+                view: self.node_view(directory, node),
+                project: grant.project()?.1.clone(),
+                enrolled: node.enrolled,
+                sessions: self.sessions_on(directory, None, |there| there.id == node.id),
+            })
         })
     }
 

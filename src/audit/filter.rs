@@ -1,7 +1,7 @@
 //! Which entries somebody wants to see. The meaning is here; stores may find them in a faster way, with the same answer.
 
 use super::{Event, LOCAL, Outcome};
-use crate::domain::{Actor, Fingerprint, Serial, SessionId, Timestamp};
+use crate::domain::{Actor, Email, Fingerprint, NodePath, Serial, SessionId, Timestamp};
 use std::{net::IpAddr, str::FromStr};
 
 /// What is not set does not filter.
@@ -59,8 +59,17 @@ impl FromStr for Who {
             LOCAL => Self::Source(text.into()),
             "operator" => Self::Operators,
             "certgate" => Self::Authority,
-            // Emails and names are kept in lower case.
-            _ => Self::Name(text.to_ascii_lowercase()),
+            _ => {
+                // Emails and names are kept in lower case.
+                let name = text.to_ascii_lowercase();
+                if name.parse::<Email>().is_err() && name.parse::<NodePath>().is_err() {
+                    return Err(
+                        "by whom is an email, a node's name, a key's SHA256:… fingerprint, an address, local, \
+                                uid:NUMBER, operator or certgate",
+                    );
+                }
+                Self::Name(name)
+            }
         })
     }
 }

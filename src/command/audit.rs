@@ -8,11 +8,12 @@ use super::{
     text::{Tone, count},
 };
 use crate::{
-    app::{Audited, SavedHead},
+    app::{Audited, SavedHead, recorded_actions},
     audit::{Entry, Filter, Head, Outcome, Verdict, What, Who},
     domain::{Fingerprint, PublicKey, SessionId, Timestamp},
 };
 use serde_json::json;
+use std::collections::BTreeSet;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -86,6 +87,17 @@ pub(crate) struct Only {
 }
 
 impl Only {
+    /// What was mistyped finds nothing, which would look as if nothing had happened.
+    fn check(&self) -> Result<(), Stop> {
+        let Some(what) = &self.what else { return Ok(()) };
+        if recorded_actions().any(|action| what.is(action)) {
+            return Ok(());
+        }
+        let nouns: BTreeSet<&str> = recorded_actions().filter_map(|action| action.split('.').next()).collect();
+        let nouns: Vec<&str> = nouns.into_iter().collect();
+        Err(Stop::Refused(format!("there is no action {}; the nouns are: {}", what.as_str(), nouns.join(", "))))
+    }
+
     fn filter(self, now: Timestamp) -> Filter {
         let Self { who, what, on, outcome, since, until, session } = self;
         let (since, until) = (since.map(|moment| moment.at(now)), until.map(|moment| moment.at(now)));
@@ -98,11 +110,13 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
     match command {
         Command::List { only, before, limit } => {
             let limit = usize::from(limit);
+            only.check()?;
             let found = app.audit(asker, only.filter(app.now()), before, limit).await?;
             Ok(list(context, &found, limit))
         }
         Command::Export { only, after, limit } => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            only.check()?;
             Ok(export(context, &app.export_audit(asker, only.filter(app.now()), after, limit).await?))
         }
         Command::Head { sshsig } => {

@@ -64,7 +64,10 @@ pub(crate) enum Command {
                             ssh BASTION cluster update h100-cluster-1.acme --yes --revision 3 < h100.toml")]
     Update(update::Args),
     /// Set how many nodes a cluster should have; roles that are not named stay as they are
-    #[command(after_help = "cluster scale h100-cluster-1.acme --compute 16")]
+    #[command(
+        after_help = "cluster scale h100-cluster-1.acme --compute 16",
+        group = clap::ArgGroup::new("how-many").args(["login", "compute", "controller"]).required(true).multiple(true)
+    )]
     Scale {
         /// Which
         #[arg(value_name = "CLUSTER.ORG")]
@@ -109,10 +112,6 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    fn none(&self) -> bool {
-        self.login.is_none() && self.compute.is_none() && self.controller.is_none()
-    }
-
     fn over(&self, current: NodeCounts) -> NodeCounts {
         NodeCounts {
             login: self.login.unwrap_or(current.login),
@@ -256,9 +255,6 @@ pub(super) fn request(request: Option<&RequestView>, now: Timestamp) -> String {
 }
 
 async fn scale(context: &Context<'_>, cluster: ClusterPath, wanted: &Wanted, yes: bool) -> Result<Reply, Stop> {
-    if wanted.none() {
-        return Err(Stop::Refused("say how many of which: --login N, --compute N, --controller N".into()));
-    }
     let from = context.app.preview_scaling(context.asker, &cluster).await?;
     let to = wanted.over(from);
     let shown = changes(from, to);

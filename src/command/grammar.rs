@@ -108,7 +108,10 @@ impl Command {
             ),
             Self::Cluster(command) => matches!(command, cluster::Command::List | cluster::Command::Show { .. }),
             Self::Volume(command) => matches!(command, volume::Command::List | volume::Command::Show { .. }),
-            Self::Node(command) => matches!(command, node::Command::List { .. }),
+            Self::Node(command) => matches!(
+                command,
+                node::Command::List { .. } | node::Command::Show { .. } | node::Command::Tokens { .. }
+            ),
             Self::Certificate(command) => {
                 matches!(command, certificate::Command::List | certificate::Command::Show { .. })
             }
@@ -251,11 +254,11 @@ mod tests {
         for (path, _) in looking {
             let (noun, verb) = path.rsplit_once(' ').unwrap_or((&path, ""));
             let overview = ["whoami", "status", "config", "explain", "reach", "krl"].contains(&noun);
-            assert!(overview || ["list", "show"].contains(&verb), "'{path}' does more than look");
+            assert!(overview || ["list", "show", "tokens"].contains(&verb), "'{path}' does more than look");
         }
         for (path, _) in others {
             let (noun, verb) = path.rsplit_once(' ').unwrap_or((&path, ""));
-            assert!(["audit", "ca"].contains(&noun) || !["list", "show"].contains(&verb), "'{path}' looks");
+            assert!(["audit", "ca"].contains(&noun) || !["list", "show", "tokens"].contains(&verb), "'{path}' looks");
         }
     }
 }

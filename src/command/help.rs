@@ -142,7 +142,7 @@ impl Reader<'_> {
                 let next: Vec<&str> = shown(command).map(Command::get_name).collect();
                 format!("'{}' needs one more word: {}", path.join(" "), next.join(", "))
             }
-            _ => first_paragraph(&error.to_string()),
+            _ => plainly(&first_paragraph(&error.to_string())),
         };
         let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue]
             .into_iter()
@@ -157,6 +157,18 @@ impl Reader<'_> {
         let words = if path.is_empty() { "help".to_owned() } else { format!("{} --help", path.join(" ")) };
         format!("{} {words}", self.program)
     }
+}
+
+/// What the standard library says of numbers and addresses, in words for people.
+fn plainly(text: &str) -> String {
+    let words = [
+        ("invalid digit found in string", "not a number"),
+        ("cannot parse integer from empty string", "not a number"),
+        ("number too large to fit in target type", "the number is too large"),
+        ("number too small to fit in target type", "the number is too small"),
+        ("invalid IP address syntax", "not an IP address"),
+    ];
+    words.into_iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// `help`, `help member add` and `member help` as `--help`, wherever no name could stand instead.

@@ -6,11 +6,11 @@ use super::{
     table::Cell,
     text::{Tone, count, ending},
 };
-use crate::domain::{Email, ProjectPath, Role, Version};
+use crate::domain::{Email, ProjectPath, Role, Timestamp, Version};
 use serde_json::json;
 use std::time::Duration;
 
-/// How long `--wait` waits for the nodes.
+/// How long `--wait` waits for gateways and nodes.
 const WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Subcommand)]
@@ -47,7 +47,7 @@ pub(crate) enum Command {
         /// Without asking
         #[arg(long)]
         yes: bool,
-        /// Until the nodes have confirmed, at most ten seconds; say which have
+        /// Until gateways and nodes have confirmed, at most ten seconds; say which have, and when
         #[arg(long)]
         wait: bool,
         /// Also the last admin (operators)
@@ -124,17 +124,18 @@ async fn receipts(
     sentence: String,
 ) -> Result<Reply, Stop> {
     let receipts = context.app.wait_for_receipts(project, version, WAIT).await;
-    let missing = receipts.iter().filter(|receipt| receipt.confirmed.is_none()).count();
     let now = context.app.now();
-    let rows = receipts.iter().map(|receipt| {
+    let gateways = receipts.gateways.iter().map(|receipt| {
+        let state = match (receipt.confirmed, receipt.connected) {
+            (Some(at), _) => confirmed(at, 0),
+            (None, true) => Cell::new(Tone::Bad, "not confirmed"),
+            (None, false) => Cell::new(Tone::Bad, "not confirmed: it is not connected"),
+        };
+        vec![Cell::from(format!("gateway {}", receipt.gateway)), state]
+    });
+    let nodes = receipts.nodes.iter().map(|receipt| {
         let state = match receipt.confirmed {
-            Some(at) => {
-                let ended = match receipt.ended {
-                    0 => String::new(),
-                    ended => format!(", {} ended there", count(ended as usize, "session")),
-                };
-                Cell::new(Tone::Good, format!("confirmed at {}{ended}", at.to_the_second()))
-            }
+            Some(at) => confirmed(at, receipt.ended),
             None => {
                 let problem = receipt.problem.as_deref();
                 let (_, words) = node::words(receipt.heard, receipt.version, Some(version), problem, now);
@@ -143,16 +144,29 @@ async fn receipts(
         };
         vec![Cell::from(&receipt.node), state]
     });
-    let text = table(&["NODE", "RECEIPT"], rows.collect(), context.screen(), "No nodes to wait for.");
-    let data = Fact { version, fact: json!({ "project": project, "receipts": receipts }) };
+    let rows = gateways.chain(nodes).collect();
+    let text = table(&["WHERE", "RECEIPT"], rows, context.screen(), "No gateways and no nodes to wait for.");
+    let data = Fact {
+        version,
+        fact: json!({ "project": project, "gateways": receipts.gateways, "receipts": receipts.nodes }),
+    };
     let reply = Reply::data(&data, text).note(sentence);
+    let missing = receipts.missing();
     if missing == 0 {
         return Ok(reply);
     }
     let warning = format!(
-        "{missing} of {} nodes have not confirmed; they refuse at the latest when the last certificate runs out. Nothing \
-         can be opened to them through a gateway",
-        receipts.len()
+        "{missing} of {} have not confirmed. Nothing new can be opened through a gateway; a gateway that cannot be told ends \
+         what is open by itself, and a node refuses at the latest when the last certificate runs out",
+        receipts.gateways.len() + receipts.nodes.len()
     );
     Ok(reply.note(warning).exit(1))
+}
+
+fn confirmed(at: Timestamp, ended: u32) -> Cell {
+    let ended = match ended {
+        0 => String::new(),
+        ended => format!(", {} ended there", count(ended as usize, "session")),
+    };
+    Cell::new(Tone::Good, format!("confirmed at {}{ended}", at.to_the_second()))
 }

@@ -41,6 +41,24 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH")]
         mount: Option<MountPath>,
     },
+    /// Give a volume another size or place; what is not named stays
+    #[command(after_help = "volume update acme/ml-training training-data --size 20T")]
+    Update {
+        /// In which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// Which
+        name: VolumeName,
+        /// How large it is to be, such as 500G or 10T (powers of 1024)
+        #[arg(long, required_unless_present = "mount")]
+        size: Option<Size>,
+        /// Where nodes are to mount it
+        #[arg(long, value_name = "PATH")]
+        mount: Option<MountPath>,
+        /// Without asking, also when it becomes smaller or moves
+        #[arg(long)]
+        yes: bool,
+    },
     /// Ask the site's machinery about a volume again, now
     #[command(after_help = "volume retry acme/ml-training training-data")]
     Retry {
@@ -101,6 +119,20 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let sentence = format!("created volume {name} in {project}: {size} at {mount}");
             let data = json!({ "volume": name, "project": project, "size": size, "mount": mount });
             Ok(Reply::done(&data, sentence))
+        }
+        Command::Update { project, name, size, mount, yes } => {
+            let from = context.app.preview_volume_change(context.asker, &project, &name).await?;
+            let (size, mount) = (size.unwrap_or(from.size), mount.unwrap_or_else(|| from.mount.clone()));
+            let changed = format!("{} at {} → {size} at {mount}", from.size, from.mount);
+            let data = json!({ "volume": name, "project": project, "size": size, "mount": mount });
+            if (size, &mount) == (from.size, &from.mount) {
+                return Ok(Reply::done(&data, format!("the volume {name} of {project} is {size} at {mount} already")));
+            }
+            if size < from.size || mount != from.mount {
+                context.confirm(yes, || format!("Change the volume {name} of {project}? {changed}."))?;
+            }
+            context.app.change_volume(context.asker, project.clone(), from, size, mount).await?;
+            Ok(Reply::done(&data, format!("changed volume {name} of {project}: {changed}")))
         }
         Command::Retry { project, name } => {
             context.app.retry_volume(context.asker, &project, name.clone()).await?;

@@ -408,6 +408,11 @@ impl Directory {
         self.tokens.get(hash)
     }
 
+    /// The join tokens for a cluster, those that work no more included, in no order.
+    pub fn tokens_of(&self, cluster: ClusterId) -> impl Iterator<Item = &Arc<JoinToken>> {
+        self.tokens.values().filter(move |token| token.cluster == cluster)
+    }
+
     /// Whether a certificate was revoked, and when it would have ended.
     #[must_use]
     pub fn denied_serial(&self, serial: Serial) -> Option<Timestamp> {

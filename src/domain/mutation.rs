@@ -8,7 +8,7 @@ use super::{
         Account, AccountState, Actor, Cluster, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, Role,
         TokenHash, Volume,
     },
-    resources::{Job, NodeCounts},
+    resources::{Job, MountPath, NodeCounts, Size},
     service::ServiceTerms,
     time::Timestamp,
 };
@@ -90,6 +90,15 @@ pub enum Mutation {
     },
     /// A volume exists.
     VolumeCreated(Volume),
+    /// A volume has another size or place.
+    VolumeChanged {
+        /// The volume.
+        volume: VolumeId,
+        /// How large it is.
+        size: Size,
+        /// Where nodes mount it.
+        mount: MountPath,
+    },
     /// A volume is gone.
     VolumeDeleted {
         /// The volume.

@@ -3,7 +3,7 @@
 use super::{Shared, forward::ForwardHandle, registry::End};
 use crate::app::{
     authority::{Authority, EventStream},
-    protocol::{Closed, ClosedRequest, Event, Hello, PING_SECS},
+    protocol::{Closed, ClosedRequest, Event, Hello, Marked, PING_SECS},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -119,6 +119,10 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
                 }
             }
         }
+        Event::Mark { version } => {
+            shared.registry().mark(version);
+            shared.closed.notify_one();
+        }
         Event::Bundle { cluster, version, bundle } => {
             let agents = shared.agents.relay(&cluster, bundle);
             tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
@@ -148,16 +152,20 @@ pub(super) async fn report_closed<A: Authority>(shared: Arc<Shared<A>>, shutdown
         };
         let mut wait = BACKOFF.0;
         loop {
-            let mut sessions = shared.registry().take_closed();
-            if sessions.is_empty() {
+            let (mut sessions, mark) = shared.registry().take_closed();
+            if sessions.is_empty() && mark.is_none() {
                 break;
             }
             let later = sessions.split_off(sessions.len().min(REPORTS));
             let again = sessions.clone();
-            let reported = shared.authority.call::<Closed>(ClosedRequest { sessions }).await;
+            let done = mark.map(|version| Marked { gateway: shared.config.name.clone(), version });
+            let reported = shared.authority.call::<Closed>(ClosedRequest { sessions, done }).await;
             shared.registry().put_back_closed(later);
             if reported.is_err() {
                 shared.registry().put_back_closed(again);
+                if let Some(version) = mark {
+                    shared.registry().mark(version);
+                }
                 if stopping {
                     break;
                 }

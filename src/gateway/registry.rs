@@ -5,7 +5,7 @@
 
 use crate::{
     app::protocol::{ClosedSession, ConnectionId, Credential, OpenSession},
-    domain::{NodeId, SessionId, Timestamp},
+    domain::{NodeId, SessionId, Timestamp, Version},
 };
 use std::{collections::HashMap, net::IpAddr};
 
@@ -17,6 +17,8 @@ const MAX_CLOSED: usize = 16 * 1024;
 pub(super) struct Registry<H> {
     sessions: HashMap<SessionId, Entry<H>>,
     closed: Vec<ClosedSession>,
+    /// Up to where the authority has named what had to end, if it was not told that that is done.
+    mark: Option<Version>,
     hellos: u64,
 }
 
@@ -72,7 +74,7 @@ pub(super) enum End<H> {
 
 impl<H> Default for Registry<H> {
     fn default() -> Self {
-        Self { sessions: HashMap::new(), closed: Vec::new(), hellos: 0 }
+        Self { sessions: HashMap::new(), closed: Vec::new(), mark: None, hellos: 0 }
     }
 }
 
@@ -152,9 +154,14 @@ impl<H: Clone> Registry<H> {
         open.collect()
     }
 
-    /// The ended forwards that have not been reported.
-    pub(super) fn take_closed(&mut self) -> Vec<ClosedSession> {
-        std::mem::take(&mut self.closed)
+    /// All that had to end up to this version was named.
+    pub(super) fn mark(&mut self, version: Version) {
+        self.mark = self.mark.max(Some(version));
+    }
+
+    /// The ended forwards that have not been reported, and the last mark, if that has not.
+    pub(super) fn take_closed(&mut self) -> (Vec<ClosedSession>, Option<Version>) {
+        (std::mem::take(&mut self.closed), self.mark.take())
     }
 
     /// They could not be reported.
@@ -230,10 +237,12 @@ mod tests {
         registry.refused(&id(2));
         registry.closed(id(1), 10, 20);
         registry.closed(id(1), 10, 20);
-        let closed = registry.take_closed();
-        assert_eq!(closed.len(), 1);
+        registry.mark(Version(7));
+        registry.mark(Version(6));
+        let (closed, mark) = registry.take_closed();
+        assert_eq!((closed.len(), mark), (1, Some(Version(7))));
         registry.put_back_closed(closed);
-        assert_eq!(registry.take_closed().len(), 1);
-        assert!(registry.take_closed().is_empty());
+        assert_eq!(registry.take_closed().0.len(), 1);
+        assert_eq!(registry.take_closed(), (vec![], None));
     }
 }

@@ -109,10 +109,14 @@ actions! {
     VolumeList = "volume.list": Own,
     VolumeShow = "volume.show": Member,
     VolumeCreate = "volume.create": Admin,
+    VolumeUpdate = "volume.update": Admin,
     VolumeRetry = "volume.retry": Admin,
     VolumeDelete = "volume.delete": Admin,
     NodeList = "node.list": Member,
+    NodeShow = "node.show": Member,
     NodeToken = "node.token": Admin,
+    NodeTokens = "node.tokens": Admin,
+    NodeTokenRevoke = "node.token.revoke": Admin,
     NodeRemove = "node.remove": Admin,
     CertificateList = "certificate.list": Own,
     CertificateShow = "certificate.show": Own,
@@ -358,6 +362,8 @@ fn changes(action: Action) -> bool {
             | Action::VolumeList
             | Action::VolumeShow
             | Action::NodeList
+            | Action::NodeShow
+            | Action::NodeTokens
             | Action::CertificateList
             | Action::CertificateShow
             | Action::SessionList

@@ -95,7 +95,7 @@ fn job(directory: &Directory, a: u8, b: u8, c: u8) -> Option<Job> {
 fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> {
     let next = directory.counters();
     let small = |prefix: &str| format!("{prefix}{}", c % 4);
-    Some(match kind % 24 {
+    Some(match kind % 25 {
         0 => Mutation::OrgCreated(Org { id: OrgId(next.id), name: small("org").parse().ok()?, created: at(b) }),
         1 | 2 => Mutation::AccountCreated(Account {
             id: AccountId(next.id),
@@ -205,6 +205,11 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             let wanted = NodeCounts { compute: u32::from(b), controller: u32::from(c), login: 0 };
             Mutation::ClusterScaled { cluster: cluster(directory, a)?, wanted }
         }
+        23 => {
+            let volume = pick(directory.volumes_of(project(directory, a)?), b)?.id;
+            let size = Size::from_bytes((1 << 20) + u64::from(c))?;
+            Mutation::VolumeChanged { volume, size, mount: format!("/mnt/changed{c}").parse().ok()? }
+        }
         22 => Mutation::JobSet(job(directory, a, b, c)?),
         _ => Mutation::SerialDenied { serial: Serial(u64::from(c % 4)), account: account(directory, a)?, until: at(b) },
     })
@@ -284,5 +289,5 @@ fn random_histories_reach_every_kind_of_change() {
             }
         }
     }
-    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert_eq!(kinds.len(), 24, "{kinds:?}");
 }

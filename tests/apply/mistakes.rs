@@ -183,7 +183,7 @@ configuration = "[kubernetes]" # <- the configuration does not fit: [kubernetes]
 
 [[projects.volumes]]
 name = "datasets"
-size = "2T" # <- the size of the volume datasets is 1T, which cannot be changed
+size = "2T"
 mount = "/data"
 
 [[projects.volumes]]

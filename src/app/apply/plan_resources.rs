@@ -8,7 +8,9 @@ use super::{
 use crate::{
     app::{
         core::Decided,
-        resources::{NewCluster, NewVolume, configure_cluster, create_cluster, create_volume, scale_cluster},
+        resources::{
+            NewCluster, NewVolume, change_volume, configure_cluster, create_cluster, create_volume, scale_cluster,
+        },
     },
     domain::{Cluster, ClusterKind, ClusterPath, Document, Mutation, Project, Volume},
     policy::{Action, Denial},
@@ -151,7 +153,7 @@ impl Planner<'_> {
         for volume in &described.volumes {
             let name = object(&volume.name.value);
             if let Some(known) = self.directory.volume_named(project.id, &volume.name.value).cloned() {
-                self.volume_as_described(volume, &known);
+                self.change_volume(volume, &known, project, &name);
                 continue;
             }
             let Some(new) = self.new_volume(volume) else { continue };
@@ -183,16 +185,23 @@ impl Planner<'_> {
         Some(NewVolume { name: name.value.clone(), size: size.value, mount })
     }
 
-    /// That what cannot be changed is as it is.
-    fn volume_as_described(&mut self, described: &DescribedVolume, volume: &Volume) {
-        let name = &volume.name;
-        if let Some(size) = described.size.get().filter(|size| size.value != volume.size) {
-            let text = format!("the size of the volume {name} is {}, which cannot be changed", volume.size);
-            self.problems.add(size.line, text);
+    /// Brings a volume to what is described; what is not described stays.
+    fn change_volume(&mut self, described: &DescribedVolume, volume: &Volume, project: &Project, name: &str) {
+        let size = described.size.get().map_or(volume.size, |size| size.value);
+        let mount = described.mount.get().map_or_else(|| volume.mount.clone(), |mount| mount.value.clone());
+        let line = described.mount.get().map_or(described.line, |mount| mount.line);
+        let detail = format!("from {} at {} to {size} at {mount}", volume.size, volume.mount);
+        let changed = change_volume(&self.directory, project, volume, size, mount.clone()).transpose();
+        let what = (Action::VolumeUpdate, Sign::Change);
+        let Some(changed) = changed else { return };
+        if self.step(line, what, name.to_owned(), decided(changed, detail)).is_none() {
+            return;
         }
-        if let Some(mount) = described.mount.get().filter(|mount| mount.value != volume.mount) {
-            let text = format!("the volume {name} is mounted at {}, which cannot be changed", volume.mount);
-            self.problems.add(mount.line, text);
+        if size != volume.size {
+            self.difference.entry(VOLUME, name, Sign::Change, "size", format!("{} → {size}", volume.size));
+        }
+        if mount != volume.mount {
+            self.difference.entry(VOLUME, name, Sign::Change, "mount", format!("{} → {mount}", volume.mount));
         }
     }
 }

@@ -48,6 +48,12 @@ pub(crate) async fn run(context: &Context<'_>, args: Args) -> Result<Reply, Stop
     // Who may not is told so before anything is read.
     context.app.may_configure(context.asker, &cluster).await?;
     let text = context.file(&file, DOCUMENT_LIMIT)?;
+    // Such as < /dev/null in a script.
+    if text.is_empty() {
+        let text =
+            "there is nothing in it, so nothing was changed; for an empty configuration give a line with a comment (#)";
+        return Err(Stop::Refused(text.into()));
+    }
     let change = context.app.preview_configuration(context.asker, &cluster, text).await?;
     let revision = change.revision;
     if let Some(expected) = expected.filter(|expected| *expected != revision) {

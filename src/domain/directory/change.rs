@@ -57,6 +57,7 @@ impl Directory {
             | Mutation::KeyAdded(_)
             | Mutation::ProjectCreated(_)
             | Mutation::VolumeCreated(_)
+            | Mutation::VolumeChanged { .. }
             | Mutation::VolumeDeleted { .. }
             | Mutation::ClusterScaled { .. }
             | Mutation::JobSet(_)
@@ -155,6 +156,11 @@ impl Directory {
             }
             Mutation::ClusterDeleted { cluster, at, by } => self.delete_cluster(*cluster, *at, by),
             Mutation::VolumeCreated(volume) => self.add_volume(volume),
+            Mutation::VolumeChanged { volume, size, mount } => {
+                let volume = Arc::make_mut(self.volumes.get_mut(volume).ok_or(Inconsistent("no such volume"))?);
+                (volume.size, volume.mount) = (*size, mount.clone());
+                Ok(())
+            }
             Mutation::VolumeDeleted { volume, .. } => {
                 let volume = self.volumes.remove(volume).ok_or(Inconsistent("no such volume"))?;
                 self.project_volumes.remove(&(volume.project, volume.name.clone()));

@@ -153,6 +153,12 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
         ),
         Mutation::ClusterDeleted { cluster, at, by } => delete_cluster(connection, *cluster, *at, by),
         Mutation::VolumeCreated(new) => volume(connection, new),
+        Mutation::VolumeChanged { volume, size, mount } => run_one(
+            connection,
+            "no such volume",
+            "UPDATE volumes SET size = ?2, mount = ?3 WHERE id = ?1 AND deleted_at IS NULL",
+            params![int(volume.0)?, int(size.bytes())?, mount.as_str()],
+        ),
         Mutation::VolumeDeleted { volume, at } => run_one(
             connection,
             "no such volume",

@@ -217,10 +217,13 @@ impl Model {
             Command::MemberRemove { project, email, force } => {
                 self.may_change(caller)?;
                 self.is_admin(caller, project)?;
+                if *force {
+                    self.is_operator(caller)?;
+                }
                 if !self.projects[project].contains_key(email) {
                     return Err("not-found");
                 }
-                if self.last_admin(project, email) && !(*force && caller.is_none()) {
+                if self.last_admin(project, email) && !*force {
                     return Err("conflict");
                 }
                 self.remove_member(project, email);
@@ -228,11 +231,14 @@ impl Model {
             Command::MemberRole { project, email, role, force } => {
                 self.may_change(caller)?;
                 self.is_admin(caller, project)?;
+                if *force {
+                    self.is_operator(caller)?;
+                }
                 let admin = role == "admin";
                 let is_last = self.last_admin(project, email);
                 let member =
                     self.projects.get_mut(project).and_then(|members| members.get_mut(email)).ok_or("not-found")?;
-                if member.admin == admin || (is_last && !(*force && caller.is_none())) {
+                if member.admin == admin || (is_last && !*force) {
                     return Err("conflict");
                 }
                 member.admin = admin;

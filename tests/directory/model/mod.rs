@@ -256,7 +256,7 @@ impl Pair {
     async fn close(&mut self, number: usize) {
         let session = SessionId::from_bits(number as u128);
         let sessions = vec![ClosedSession { session, up: 0, down: 0 }];
-        self.world.app.closed(ClosedRequest { sessions }).await;
+        self.world.app.closed(ClosedRequest { sessions, done: None }).await;
         self.model.sessions.remove(&number);
     }
 
@@ -476,6 +476,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("dump", "apply/round_trip.rs"),
     ("krl", "e2e_access.rs"),
     ("man", "command_surface.rs"),
+    ("node show", "authority_sessions.rs"),
+    ("node tokens", "authority_gone.rs"),
     ("service create", "service_accounts.rs"),
     ("service delete", "service_accounts.rs"),
     ("service key add", "service_accounts.rs"),
@@ -488,6 +490,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("user show", "service_accounts.rs"),
     ("volume retry", "machinery.rs"),
     ("volume show", "clusters.rs"),
+    ("volume update", "machinery.rs"),
 ];
 
 #[test]

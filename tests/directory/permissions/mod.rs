@@ -17,8 +17,10 @@ use std::collections::BTreeSet;
 /// What a command does when it is done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
-    /// Looks.
+    /// Looks, and leaves no trace.
     Look,
+    /// Looks, at what a change would do: refused, it is recorded as that is.
+    Try(&'static str),
     /// Changes the directory; done or refused, the audit log has it under this name.
     Change(&'static str),
     /// The same, but what it changes is not in the directory.
@@ -27,7 +29,7 @@ enum Does {
     /// under the first alone.
     Changes(&'static [&'static str]),
 }
-use Does::{Act, Change, Changes, Look};
+use Does::{Act, Change, Changes, Look, Try};
 
 /// What goes with something is on record each by itself; several of a kind stand for one here.
 const PROJECT_GONE: [&str; 5] = ["project.delete", "node.remove", "cluster.delete", "volume.delete", "service.delete"];
@@ -78,6 +80,7 @@ const PLACES: [&str; 3] = ["own", "other", "elsewhere"];
 /// | `n` | `no such …` |
 /// | `a` | `only an admin of …` |
 /// | `o` | `… for operators …` |
+/// | `O` | the same, to somebody who knows the place |
 /// | `s` | `your account is suspended …` |
 /// | `k` | `this key was removed …` |
 /// | `c` | `you are connected with a certificate …` |
@@ -118,6 +121,8 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("member add {project} {newcomer}", Change("member.add"),                  "yyy ynn ann nnn sss kkk ccc rrr"),
     ("member add {project} {newcomer} --role admin", Change("member.add"),     "yyy ynn ann nnn sss kkk ccc rrr"),
     ("member remove {project} {member} --yes", Change("member.remove"),        "yyy ynn ann nnn sss kkk ccc rrr"),
+    ("member remove {project} {member} --yes --force", Change("member.remove"), "yyy Onn ann nnn sss kkk ccc rrr"),
+    ("member role {project} {member} admin --force", Change("member.role"),    "yyy Onn ann nnn sss kkk ccc rrr"),
     ("member role {project} {member} admin", Change("member.role"),            "yyy ynn ann nnn sss kkk ccc rrr"),
     ("service list {project}", Look,                                           "yyy ynn ynn nnn sss kkk ynn ynn"),
     ("service show {service}", Look,                                           "yyy ynn ynn nnn sss kkk ynn ynn"),
@@ -138,10 +143,14 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("volume list", Look,                                                      "y   y   y   y   s   k   y   y"),
     ("volume show {project} data", Look,                                       "yyy ynn ynn nnn sss kkk ynn ynn"),
     ("volume create {project} new --size 1T", Change("volume.create"),         "yyy ynn ann nnn sss kkk ccc rrr"),
+    ("volume update {project} data --size 2T", Change("volume.update"),        "yyy ynn ann nnn sss kkk ccc rrr"),
     ("volume retry {project} data", Change("volume.retry"),                    "yyy ynn ann nnn sss kkk ccc rrr"),
     ("volume delete {project} data --yes", Change("volume.delete"),            "yyy ynn ann nnn sss kkk ccc rrr"),
     ("node list {cluster}", Look,                                              "yyy ynn ynn nnn sss kkk ynn ynn"),
     ("node token new.{cluster}", Change("node.token"),                         "yyy ynn ann nnn sss kkk ccc rrr"),
+    ("node show {node}", Look,                                                 "yyy ynn ynn nnn sss kkk ynn ynn"),
+    ("node tokens {cluster}", Look,                                            "yyy ynn ann nnn sss kkk ynn ann"),
+    ("node token token.{cluster} --revoke", Change("node.token.revoke"),       "yyy ynn ann nnn sss kkk ccc rrr"),
     ("node remove {node} --yes", Change("node.remove"),                        "yyy ynn ann nnn sss kkk ccc rrr"),
     ("certificate list", Look,                                                 "y   y   y   y   s   k   y   y"),
     ("certificate show {own-serial}", Look,                                    "y   y   y   n   s   k   y   y"),
@@ -165,7 +174,7 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("user suspend {member}", Change("user.suspend"),                          "yyy ooo ooo ooo sss kkk ooo ooo"),
     ("user resume {suspended}", Change("user.resume"),                         "y   o   o   o   s   k   o   o"),
     ("apply - --yes < {description}", Changes(&["apply", "volume.create"]),    "yyy ooo ooo ooo sss kkk ooo ooo"),
-    ("apply - --dry-run < {description}", Look,                                "yyy ooo ooo ooo sss kkk ooo ooo"),
+    ("apply - --dry-run < {description}", Try("apply"),                        "yyy ooo ooo ooo sss kkk ooo ooo"),
     ("dump", Look,                                                             "y   o   o   o   s   k   o   o"),
     ("dump --org {org}", Look,                                                 "yyy ooo ooo ooo sss kkk ooo ooo"),
     ("dump --project {project}", Look,                                         "yyy ooo ooo ooo sss kkk ooo ooo"),
@@ -186,7 +195,7 @@ fn meaning(letter: char) -> (u8, &'static str, &'static str) {
         'y' => (0, "", ""),
         'n' => (1, "no such ", "not-found"),
         'a' => (1, "only an admin of ", "not-admin"),
-        'o' => (1, "for operators", "operators-only"),
+        'o' | 'O' => (1, "for operators", "operators-only"),
         's' => (1, "your account is suspended", "suspended"),
         'k' => (1, "this key was removed", "unknown-key"),
         'c' => (1, "you are connected with a certificate", "out-of-scope"),
@@ -225,7 +234,7 @@ async fn check(site: &Site, who: Who, place: usize, line: &str, does: Does, lett
     problems.extend(record(&log[logged..], site, who, does, letter, reason));
     // A member knows their project. Whoever may not know of a place is told of it what they are told of one that is not
     // there.
-    if letter != 'y' && letter != 'a' && who != Who::Operator {
+    if !['y', 'a', 'O'].contains(&letter) && who != Who::Operator {
         let nowhere = Site::nowhere(&names);
         let same = site.run(who, &nowhere.fill(line)).await;
         let expected = |text: &str| nowhere.instead_of(&names, text);
@@ -235,14 +244,16 @@ async fn check(site: &Site, who: Who, place: usize, line: &str, does: Does, lett
             problems.push(format!("it can be told from what does not exist: {answer:?}, {same:?}"));
         }
     }
-    (problems, answer.exit == 0 && does != Look)
+    (problems, answer.exit == 0 && !matches!(does, Look | Try(_)))
 }
 
 /// A change is recorded once, done or refused, with who asked and why not.
 fn record(new: &[Entry], site: &Site, who: Who, does: Does, letter: char, reason: &str) -> Vec<String> {
     let done = letter == 'y';
     let actions: &[&str] = match &does {
-        Look => return vec![],
+        Look => &[],
+        Try(_) if done => &[],
+        Try(action) => &[*action],
         Change(action) | Act(action) => &[*action],
         Changes(actions) => {
             if done {

@@ -84,6 +84,7 @@ impl Site {
                 format!("service create {org}/{project} ci --source-address {PEER} --key '{}'", key(31 + number));
             world.operator(&line).await;
             world.node(&format!("login-0.{cluster}.{org}"), 50 + number).await;
+            world.token(&format!("token.{cluster}.{org}")).await;
         }
         let robot = format!("service create acme/ml robot --source-address {PEER} --key '{}'", key(9));
         world.operator(&robot).await;
