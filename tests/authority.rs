@@ -535,7 +535,7 @@ async fn the_audit_log_is_read_in_parts_and_checked_against_a_head() {
     };
     assert_eq!(count("--what member").await, 3);
     assert_eq!(count("--what member.remove").await, 1);
-    assert_eq!(count("--what mem").await, 0);
+    assert_eq!(count("--what volume").await, 0);
     assert_eq!(count("--who user2@acme.example").await, 1);
     assert_eq!(count(&format!("--who {PEER}")).await, 1);
     assert_eq!(count("--since 2027-01-15T08:30:00Z").await, 1);

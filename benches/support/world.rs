@@ -5,8 +5,8 @@ use certgate::{
     audit::{Event, Outcome},
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind,
-        Departure, Fingerprint, Holder, JoinToken, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole,
-        Org, OrgId, Project, ProjectId, PublicKey, Role, Timestamp, TokenHash, Uid, Volume, VolumeId,
+        Departure, Fingerprint, Holder, JoinToken, KeyEntry, Limits, Membership, Mutation, Node, NodeCounts, NodeId,
+        NodeRole, Org, OrgId, Project, ProjectId, PublicKey, Role, Timestamp, TokenHash, Uid, Volume, VolumeId,
     },
     store::{Change, Ledger, SqliteStore, Store},
 };
@@ -196,6 +196,7 @@ fn places() -> impl Iterator<Item = Mutation> {
                 name: format!("project-{n}").parse().unwrap(),
                 gid: Uid(200_000 + 2 * small(n)),
                 admins_gid: Uid(200_001 + 2 * small(n)),
+                limits: Limits::default(),
                 created: THEN,
             }),
             Mutation::ClusterCreated(Cluster {

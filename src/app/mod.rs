@@ -57,7 +57,7 @@ pub use gatekeeper::Stream;
 pub use issue::Issued;
 pub use nodes::{TokenRequest, TokenView};
 pub use outside::{Clock, Entropy, NoEntropy};
-pub use projects::Going;
+pub use projects::{Going, LimitsChange};
 pub use receipts::{GatewayReceipt, Receipt, Receipts};
 pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};

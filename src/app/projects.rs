@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountState, Actor, Departure, Directory, Email, Membership, Mutation, Node, Org, Project, ProjectId,
-        ProjectPath, Role, Timestamp, Uid, Version,
+        Account, AccountState, Actor, Departure, Directory, Email, Extension, Limits, Membership, Mutation, Node, Org,
+        Project, ProjectId, ProjectPath, Role, Timestamp, Ttl, Uid, Version,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
@@ -62,6 +62,29 @@ impl App {
         };
         self.change(asker, Action::ProjectCreate, None, object, decide).await?;
         Ok(())
+    }
+
+    /// Changes what a project allows less than the site; says what that is then. It holds for certificates from then on.
+    ///
+    /// # Errors
+    /// Refused, or not durable.
+    pub async fn limit_project(
+        self: &Arc<Self>,
+        asker: &Asker,
+        path: ProjectPath,
+        change: LimitsChange,
+    ) -> Result<(Limits, Version), AppError> {
+        let object = path.to_string();
+        let decide = move |_: Ledger<'_>, _: &Caller, grant: &Grant, _| {
+            let project = grant.project()?.0;
+            let limits = change.made_to(&project.limits);
+            let detail = limits.to_string();
+            Ok(match limit_project(project, limits.clone()) {
+                None => Decided::nothing(detail, limits),
+                Some(mutation) => Decided { detail, ..Decided::one(mutation, limits) },
+            })
+        };
+        self.change(asker, Action::ProjectUpdate, Some(&path), object, decide).await
     }
 
     /// What the deletion of a project will take with it.
@@ -183,6 +206,29 @@ impl App {
     }
 }
 
+/// What is to be different about what a project allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsChange {
+    /// The longest that a certificate for it lives; as long as the site lets it if none.
+    pub max_ttl: Option<Option<Ttl>>,
+    /// What no certificate for it allows.
+    pub forbid: BTreeSet<Extension>,
+    /// What they allow again, if the site does.
+    pub allow: BTreeSet<Extension>,
+}
+
+impl LimitsChange {
+    fn made_to(&self, former: &Limits) -> Limits {
+        let forbidden = former.forbidden.union(&self.forbid).filter(|extension| !self.allow.contains(extension));
+        Limits { max_ttl: self.max_ttl.unwrap_or(former.max_ttl), forbidden: forbidden.copied().collect() }
+    }
+}
+
+/// Other limits of a project; none if they are so already.
+pub(super) fn limit_project(project: &Project, limits: Limits) -> Option<Mutation> {
+    (project.limits != limits).then_some(Mutation::ProjectLimited { project: project.id, limits })
+}
+
 /// Whether a project's last admin may go: only an operator can say so.
 fn forced(force: bool, grant: &Grant) -> Result<bool, Denial> {
     if force && !grant.operator() {
@@ -218,7 +264,8 @@ pub(super) fn create_project(
     }
     let (gid, admins_gid) = new_gids(directory, gid, admins_gid)?;
     let id = ProjectId(directory.counters().id);
-    let project = Project { id, org: org.id, name: path.project, gid, admins_gid, created: now };
+    let project =
+        Project { id, org: org.id, name: path.project, gid, admins_gid, limits: Limits::default(), created: now };
     let membership = Membership { project: id, account: admin.id, role: Role::Admin, since: now, by };
     let detail = format!("first admin {}", admin.email);
     let mutations = vec![Mutation::ProjectCreated(project), Mutation::MemberAdded(membership)];

@@ -7,7 +7,7 @@ use super::{
     protocol::Reach,
 };
 use crate::domain::{
-    Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Networks, ProjectPath, PublicKey, Serial,
+    Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Limits, Networks, ProjectPath, PublicKey, Serial,
     Timestamp, Ttl, UserName, Version,
 };
 use serde::Serialize;
@@ -53,6 +53,9 @@ pub struct ProjectView {
     pub clusters: usize,
     /// How many volumes it has.
     pub volumes: usize,
+    /// What it allows less than the site.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// Since when.
     pub created: Timestamp,
 }

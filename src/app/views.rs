@@ -289,6 +289,7 @@ pub(super) fn project_view(
         services: directory.members_of(project.id).filter(|(account, _)| account.service().is_some()).count(),
         clusters: directory.clusters_of(project.id).count(),
         volumes: directory.volumes_of(project.id).count(),
+        limits: project.limits.clone(),
         created: project.created,
     }
 }

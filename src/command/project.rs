@@ -6,8 +6,8 @@ use super::{
     text::{count, ending},
 };
 use crate::{
-    app::ProjectView,
-    domain::{Email, ProjectPath},
+    app::{LimitsChange, ProjectView},
+    domain::{Email, Extension, Limits, ProjectPath, Ttl},
 };
 use serde_json::json;
 
@@ -34,6 +34,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "EMAIL")]
         admin: Option<Email>,
     },
+    /// Change what certificates for a project allow, within what the site allows
+    #[command(after_help = "project update acme/ml-training --max-ttl 2m --forbid agent-forwarding\n\
+                            project update acme/ml-training --max-ttl none --allow agent-forwarding")]
+    Update {
+        /// Which
+        #[arg(value_name = "ORG/PROJECT")]
+        project: ProjectPath,
+        /// The longest that one lives, such as 2m; none for as long as the site lets them
+        #[arg(long, value_name = "TTL", value_parser = max_ttl, required_unless_present_any = ["forbid", "allow"])]
+        max_ttl: Option<MaxTtl>,
+        /// What sessions may not do: pty, port-forwarding, agent-forwarding, x11-forwarding, user-rc (may be given several times)
+        #[arg(long, value_name = "EXTENSION")]
+        forbid: Vec<Extension>,
+        /// What they may again (may be given several times)
+        #[arg(long, value_name = "EXTENSION")]
+        allow: Vec<Extension>,
+    },
     /// Delete a project with its clusters, nodes and volumes; its name is never given out again
     #[command(after_help = "project delete acme/ml-training")]
     Delete {
@@ -44,6 +61,14 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// A cap, or that there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaxTtl(Option<Ttl>);
+
+fn max_ttl(text: &str) -> Result<MaxTtl, String> {
+    if text == "none" { Ok(MaxTtl(None)) } else { text.parse().map(|ttl| MaxTtl(Some(ttl))).map_err(str::to_owned) }
 }
 
 pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply, Stop> {
@@ -57,7 +82,11 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
         }
         Command::Show { project } => {
             let view = context.app.project(context.asker, &project)?;
-            Ok(Reply::data(&view, table(&HEADERS, vec![row(&view)], context.screen(), "")))
+            let mut text = table(&HEADERS, vec![row(&view)], context.screen(), "");
+            if view.limits != Limits::default() {
+                text.push(format!("It allows {}.\n", view.limits));
+            }
+            Ok(Reply::data(&view, text))
         }
         Command::Create { project, admin } => {
             context.app.create_project(context.asker, project.clone(), admin).await?;
@@ -66,6 +95,19 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                 "created {project}\nNext: {next} member add {project} EMAIL, {next} cluster create {project} NAME"
             );
             Ok(Reply::done(&json!({ "project": project }), sentence))
+        }
+        Command::Update { project, max_ttl, forbid, allow } => {
+            let change = LimitsChange {
+                max_ttl: max_ttl.map(|MaxTtl(ttl)| ttl),
+                forbid: forbid.into_iter().collect(),
+                allow: allow.into_iter().collect(),
+            };
+            if let Some(both) = change.forbid.intersection(&change.allow).next() {
+                return Err(Stop::Refused(format!("{both} cannot be both forbidden and allowed")));
+            }
+            let (limits, version) = context.app.limit_project(context.asker, project.clone(), change).await?;
+            let data = json!({ "project": project, "limits": limits, "version": version });
+            Ok(Reply::done(&data, format!("{project} allows {limits}, from the next certificate on")))
         }
         Command::Delete { project, yes } => {
             let (view, going) = context.app.preview_project_deletion(context.asker, &project).await?;

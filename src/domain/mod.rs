@@ -22,8 +22,8 @@ pub use document::{
 pub use ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, SessionId, Uid, Version, VolumeId};
 pub use keys::{Fingerprint, KeyError, MAX_KEY_BYTES, PublicKey};
 pub use model::{
-    Account, AccountState, Actor, CertificateRecord, Cluster, ClusterKind, Deletion, Departure, JoinToken, KeyEntry,
-    Membership, Node, NodeRole, Org, Project, Role, TokenHash, Volume,
+    Account, AccountState, Actor, CertificateRecord, Cluster, ClusterKind, Deletion, Departure, Extension, JoinToken,
+    KeyEntry, Limits, Membership, Node, NodeRole, Org, Project, Role, TokenHash, Volume,
 };
 pub use mutation::{Mutation, Touched};
 pub use names::{

@@ -7,11 +7,11 @@ use super::{
     names::{ClusterName, Email, NodeName, OrgName, ProjectName, UserName, VolumeName},
     resources::{MountPath, NodeCounts, Size},
     service::{AccountKind, Holder, ServiceTerms},
-    time::Timestamp,
+    time::{Timestamp, Ttl},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// Implements `Display`, `FromStr` and serde for a closed set of words.
 macro_rules! words {
@@ -81,6 +81,42 @@ NodeRole, "a node's role" {
     /// Where the cluster is run from.
     Controller = "controller",
 });
+
+words!(/// What a session may do if its certificate says so: an extension of OpenSSH's user certificates (PROTOCOL.certkeys).
+Extension, "an extension" {
+    /// `permit-pty`.
+    Pty = "pty",
+    /// `permit-port-forwarding`.
+    PortForwarding = "port-forwarding",
+    /// `permit-agent-forwarding`.
+    AgentForwarding = "agent-forwarding",
+    /// `permit-X11-forwarding`.
+    X11Forwarding = "x11-forwarding",
+    /// `permit-user-rc`.
+    UserRc = "user-rc",
+});
+
+/// What a project allows less than its site. It never allows more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The longest that a certificate for it lives.
+    pub max_ttl: Option<Ttl>,
+    /// What no certificate for it allows.
+    pub forbidden: BTreeSet<Extension>,
+}
+
+/// `certificates of 2m at most, without pty, user-rc`.
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.max_ttl {
+            Some(ttl) => write!(f, "certificates of {ttl} at most")?,
+            None => f.write_str("certificates as long as the site's")?,
+        }
+        let forbidden: Vec<&str> = self.forbidden.iter().map(|extension| extension.as_str()).collect();
+        if forbidden.is_empty() { Ok(()) } else { write!(f, ", without {}", forbidden.join(", ")) }
+    }
+}
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -224,6 +260,8 @@ pub struct Project {
     pub gid: Uid,
     /// The number of the group `NAME-admins`.
     pub admins_gid: Uid,
+    /// What it allows less than the site.
+    pub limits: Limits,
     /// Since when.
     pub created: Timestamp,
 }

@@ -5,8 +5,8 @@ use super::{
     ids::{AccountId, ClusterId, NodeId, ProjectId, Serial, VolumeId},
     keys::Fingerprint,
     model::{
-        Account, AccountState, Actor, Cluster, Departure, JoinToken, KeyEntry, Membership, Node, Org, Project, Role,
-        TokenHash, Volume,
+        Account, AccountState, Actor, Cluster, Departure, JoinToken, KeyEntry, Limits, Membership, Node, Org, Project,
+        Role, TokenHash, Volume,
     },
     resources::{Job, MountPath, NodeCounts, Size},
     service::ServiceTerms,
@@ -52,6 +52,13 @@ pub enum Mutation {
     },
     /// A project exists.
     ProjectCreated(Project),
+    /// A project allows more or less.
+    ProjectLimited {
+        /// The project.
+        project: ProjectId,
+        /// All of its limits.
+        limits: Limits,
+    },
     /// A project is gone, with its clusters, nodes, volumes and memberships; who was in it has departed by that.
     ProjectDeleted {
         /// The project.

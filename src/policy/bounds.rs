@@ -4,9 +4,10 @@
 //! (x/crypto/ssh CVE-2026-39828).
 
 use super::denial::{Denial, Reason};
-use crate::domain::{Account, AccountKind, ForceCommand, Networks, ServiceTerms, Ttl};
+use crate::domain::{Account, AccountKind, Extension, ForceCommand, Limits, Networks, ProjectPath, ServiceTerms, Ttl};
 use ipnet::IpNet;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// The site's rules for certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -69,6 +70,18 @@ impl Default for Extensions {
 }
 
 impl Extensions {
+    /// Without those that a project forbids.
+    fn without(self, forbidden: &BTreeSet<Extension>) -> Self {
+        let on = |on: bool, extension| on && !forbidden.contains(&extension);
+        Self {
+            pty: on(self.pty, Extension::Pty),
+            port_forwarding: on(self.port_forwarding, Extension::PortForwarding),
+            agent_forwarding: on(self.agent_forwarding, Extension::AgentForwarding),
+            x11_forwarding: on(self.x11_forwarding, Extension::X11Forwarding),
+            user_rc: on(self.user_rc, Extension::UserRc),
+        }
+    }
+
     fn names(self) -> Vec<&'static str> {
         // In the order that PROTOCOL.certkeys demands: lexical.
         [
@@ -93,8 +106,10 @@ pub(super) struct Bounds {
     pub(super) force_command: Option<ForceCommand>,
     /// The critical option `source-address`.
     pub(super) source_address: Option<String>,
-    /// In order.
-    pub(super) extensions: Vec<&'static str>,
+    /// What sessions may do.
+    extensions: Extensions,
+    /// The project whose cap is the lowest, if that is lower than all others.
+    shortest: Option<ProjectPath>,
 }
 
 impl Bounds {
@@ -122,7 +137,8 @@ impl Bounds {
             max_ttl: settings.max_ttl,
             force_command: None,
             source_address,
-            extensions: settings.extensions.names(),
+            extensions: settings.extensions,
+            shortest: None,
         }
     }
 
@@ -149,8 +165,26 @@ impl Bounds {
             max_ttl: settings.max_ttl.min(terms.max_ttl),
             force_command: terms.force_command.clone(),
             source_address: Some(list(own.iter().chain(gateways.iter()))),
-            extensions: extensions.names(),
+            extensions,
+            shortest: None,
         })
+    }
+
+    /// Also within the limits of every project that the certificate is for.
+    pub(super) fn within<'a>(mut self, projects: impl IntoIterator<Item = (ProjectPath, &'a Limits)>) -> Self {
+        for (path, limits) in projects {
+            self.extensions = self.extensions.without(&limits.forbidden);
+            if let Some(cap) = limits.max_ttl.filter(|cap| *cap < self.max_ttl) {
+                self.max_ttl = cap;
+                self.shortest = Some(path);
+            }
+        }
+        self
+    }
+
+    /// In the order that PROTOCOL.certkeys demands.
+    pub(super) fn extensions(&self) -> Vec<&'static str> {
+        self.extensions.names()
     }
 
     /// For how long, if so much or nothing in particular is asked for.
@@ -162,7 +196,11 @@ impl Bounds {
             None => Ok(self.default_ttl.min(self.max_ttl)),
             Some(ttl) if ttl <= self.max_ttl => Ok(ttl),
             Some(ttl) => {
-                let text = format!("your certificates live {0} at most; ask for {0} or less, not {ttl}", self.max_ttl);
+                let whose = match &self.shortest {
+                    Some(project) => format!("certificates for {project}"),
+                    None => "your certificates".into(),
+                };
+                let text = format!("{whose} live {0} at most; ask for {0} or less, not {ttl}", self.max_ttl);
                 Err(Denial::plain(Reason::Invalid, text))
             }
         }
@@ -247,7 +285,7 @@ mod tests {
     fn a_robot_has_the_extensions_that_automation_needs() {
         let all = Extensions { x11_forwarding: true, ..Extensions::default() };
         let all = CertificateSettings { extensions: all, ..settings() };
-        let of = |command, settings: &CertificateSettings| bounds("svc-ci", command, settings).unwrap().extensions;
+        let of = |command, settings: &CertificateSettings| bounds("svc-ci", command, settings).unwrap().extensions();
         assert_eq!(of(None, &all), ["permit-port-forwarding", "permit-pty"]);
         assert!(of(Some("id"), &all).is_empty());
         let none = Extensions { pty: false, port_forwarding: false, ..Extensions::default() };

@@ -75,8 +75,16 @@ pub fn issue(
         )
     })?;
     let bounds = Bounds::of(account, settings)?;
-    let ttl = bounds.ttl(request.ttl)?;
+    // What nobody gets is refused as that, whatever it is for.
+    bounds.ttl(request.ttl)?;
     let principals = principals(directory, identity, request.narrow.as_ref(), now)?;
+    let projects = principals.iter().filter_map(|principal| {
+        let path = ProjectPath { org: principal.org.clone(), project: principal.project.clone() };
+        let limits = &directory.project_at(&path)?.limits;
+        Some((path, limits))
+    });
+    let bounds = bounds.within(projects);
+    let ttl = bounds.ttl(request.ttl)?;
     Ok(IssuePermit {
         account: account.id,
         user: account.user.clone(),
@@ -85,9 +93,9 @@ pub fn issue(
         principals,
         valid_after: now.before(CLOCK_SKEW).secs(),
         valid_before: now.secs() + u64::from(ttl.secs()),
+        extensions: bounds.extensions(),
         force_command: bounds.force_command,
         source_address: bounds.source_address,
-        extensions: bounds.extensions,
     })
 }
 

@@ -94,6 +94,7 @@ actions! {
     ProjectList = "project.list": Own,
     ProjectShow = "project.show": Member,
     ProjectCreate = "project.create": Own,
+    ProjectUpdate = "project.update": Admin,
     ProjectDelete = "project.delete": Admin,
     MemberList = "member.list": Member,
     MemberAdd = "member.add": Admin,

@@ -19,6 +19,7 @@ const EXPECTED: &[(Action, [bool; 6])] = &[
     (A::ProjectList, [true, true, true, true, true, true]),
     (A::ProjectShow, [true, true, true, false, false, true]),
     (A::ProjectCreate, [true, true, true, true, true, false]),
+    (A::ProjectUpdate, [true, true, false, false, false, false]),
     (A::ProjectDelete, [true, true, false, false, false, false]),
     (A::MemberList, [true, true, true, false, false, true]),
     (A::MemberAdd, [true, true, false, false, false, false]),

@@ -56,6 +56,7 @@ impl World {
                 name: name.parse().unwrap(),
                 gid: Uid(gid),
                 admins_gid: Uid(gid + 1),
+                limits: Limits::default(),
                 created: NOW,
             }));
             world.apply(Mutation::ClusterCreated(Cluster {

@@ -70,9 +70,8 @@ fn filters() -> Vec<Filter> {
         "2001:db8::7",
         "user1@acme.example",
         "user2@acme.example",
-        "acme",
+        "login-9.h100.acme",
         key.as_str(),
-        "%",
     ] {
         filters.push(Filter { who: Some(who.parse().unwrap()), ..all() });
     }

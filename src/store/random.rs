@@ -4,9 +4,9 @@
 use super::{Change, MemoryStore, SqliteStore, Store, samples};
 use crate::domain::{
     Account, AccountId, AccountKind, AccountState, Actor, Cluster, ClusterId, ClusterKind, Departure, Directory,
-    Document, Job, JobAction, JoinToken, KeyEntry, Membership, Mutation, Networks, Node, NodeCounts, NodeId, NodeRole,
-    Org, OrgId, Project, ProjectId, ProvisionState, Resource, Role, Serial, ServiceTerms, Size, Timestamp, TokenHash,
-    Ttl, Uid, Volume, VolumeId,
+    Document, Extension, Job, JobAction, JoinToken, KeyEntry, Limits, Membership, Mutation, Networks, Node, NodeCounts,
+    NodeId, NodeRole, Org, OrgId, Project, ProjectId, ProvisionState, Resource, Role, Serial, ServiceTerms, Size,
+    Timestamp, TokenHash, Ttl, Uid, Volume, VolumeId,
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -58,6 +58,12 @@ fn terms(project: ProjectId, n: u8) -> ServiceTerms {
     }
 }
 
+fn limits(n: u8) -> Limits {
+    let extension = [Extension::Pty, Extension::X11Forwarding, Extension::UserRc][usize::from(n % 3)];
+    let forbidden = if n.is_multiple_of(2) { [extension].into() } else { [].into() };
+    Limits { max_ttl: Ttl::from_secs(u32::from(n) * 60), forbidden }
+}
+
 /// Fits every kind of cluster.
 fn document(n: u8) -> Arc<Document> {
     Arc::new(Document::parse(&format!("# é\ndescription = \"cluster {n}\"\n"), ClusterKind::Slurm).unwrap())
@@ -95,7 +101,7 @@ fn job(directory: &Directory, a: u8, b: u8, c: u8) -> Option<Job> {
 fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> {
     let next = directory.counters();
     let small = |prefix: &str| format!("{prefix}{}", c % 4);
-    Some(match kind % 25 {
+    Some(match kind % 26 {
         0 => Mutation::OrgCreated(Org { id: OrgId(next.id), name: small("org").parse().ok()?, created: at(b) }),
         1 | 2 => Mutation::AccountCreated(Account {
             id: AccountId(next.id),
@@ -127,6 +133,7 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             name: small("project").parse().ok()?,
             gid: next.gid,
             admins_gid: Uid(next.gid.0 + 1),
+            limits: limits(a),
             created: at(b),
         }),
         8 if a < 64 => Mutation::ProjectDeleted { project: project(directory, a)?, at: at(b), by: by(directory, c) },
@@ -205,6 +212,7 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             let wanted = NodeCounts { compute: u32::from(b), controller: u32::from(c), login: 0 };
             Mutation::ClusterScaled { cluster: cluster(directory, a)?, wanted }
         }
+        24 => Mutation::ProjectLimited { project: project(directory, a)?, limits: limits(b) },
         23 => {
             let volume = pick(directory.volumes_of(project(directory, a)?), b)?.id;
             let size = Size::from_bytes((1 << 20) + u64::from(c))?;
@@ -289,5 +297,5 @@ fn random_histories_reach_every_kind_of_change() {
             }
         }
     }
-    assert_eq!(kinds.len(), 24, "{kinds:?}");
+    assert_eq!(kinds.len(), 25, "{kinds:?}");
 }

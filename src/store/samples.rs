@@ -4,8 +4,8 @@ use crate::{
     audit::Event,
     domain::{
         Account, AccountId, AccountKind, AccountState, Actor, CertificateRecord, Cluster, ClusterId, ClusterKind,
-        Departure, Document, Fingerprint, KeyEntry, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole, Org,
-        OrgId, Project, ProjectId, PublicKey, Role, Serial, Timestamp, Uid,
+        Departure, Document, Fingerprint, KeyEntry, Limits, Membership, Mutation, Node, NodeCounts, NodeId, NodeRole,
+        Org, OrgId, Project, ProjectId, PublicKey, Role, Serial, Timestamp, Uid,
     },
 };
 
@@ -79,6 +79,7 @@ pub(crate) fn places() -> Vec<Mutation> {
             name: "ml-training".parse().unwrap(),
             gid: Uid(200_000),
             admins_gid: Uid(200_001),
+            limits: Limits::default(),
             created: NOW,
         }),
         Mutation::ClusterCreated(Cluster {

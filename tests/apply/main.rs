@@ -89,6 +89,8 @@ keys = ["{key1}"]
 
 [[projects]]
 name = "acme/ml"
+max_ttl = "2m"
+forbidden = ["x11-forwarding", "agent-forwarding"]
 
 [projects.members]
 "admin1@acme.example" = "member"
@@ -129,6 +131,7 @@ async fn what_is_shown_is_what_is_done() {
     + member  user3@acme.example as admin
     ~ member  admin1@acme.example: admin → member
     - member  user1@acme.example (was member)
+    ~ limits  certificates as long as the site's → certificates of 2m at most, without agent-forwarding, x11-forwarding
 ~ cluster h100.acme
     + configuration
         + description = \"H100\"
@@ -141,7 +144,7 @@ Removed:
     - key ssh-ed25519 {old1} of account user1@acme.example
     - member user1@acme.example (was member) of project acme/ml
 
-4 to add, 4 to change, 2 to remove
+4 to add, 5 to change, 2 to remove
 ",
         new3 = key(13).fingerprint(),
         new1 = key(12).fingerprint(),
@@ -187,7 +190,7 @@ async fn each_change_is_on_record_as_its_command_would_have_it() {
     assert_eq!(
         told,
         [
-            "apply directory (4 added, 4 changed, 2 removed)".to_owned(),
+            "apply directory (4 added, 5 changed, 2 removed)".to_owned(),
             format!("user.create user3@acme.example (user user3 uid 210000 keys [{new3}])"),
             format!("key.add {new1} user1@acme.example (ssh-ed25519)"),
             format!("key.remove {old1} user1@acme.example ()"),
@@ -195,6 +198,7 @@ async fn each_change_is_on_record_as_its_command_would_have_it() {
             "member.add acme/ml user3@acme.example (as admin)".to_owned(),
             "member.role acme/ml admin1@acme.example (from admin to member)".to_owned(),
             "member.remove acme/ml user1@acme.example (was member)".to_owned(),
+            "project.update acme/ml (certificates of 2m at most, without agent-forwarding, x11-forwarding)".to_owned(),
             "cluster.update h100.acme (revision 2)".to_owned(),
             "cluster.scale h100.acme (from none to 1 login, 4 compute)".to_owned(),
             "volume.create acme/ml datasets (10T at /data)".to_owned(),
@@ -238,7 +242,7 @@ async fn a_yes_is_for_the_difference_that_was_shown() {
         panic!("was not asked")
     };
     assert!(prompt.starts_with("+ account user3"), "{prompt}");
-    assert!(prompt.ends_with("\n4 to add, 4 to change, 2 to remove\n\nApply this? [y/N] "), "{prompt}");
+    assert!(prompt.ends_with("\n4 to add, 5 to change, 2 to remove\n\nApply this? [y/N] "), "{prompt}");
     assert!(context.is_some());
     // Whoever says no, or nothing, has changed nothing.
     for no in ["n\n", "\n", ""] {
@@ -251,12 +255,12 @@ async fn a_yes_is_for_the_difference_that_was_shown() {
     let asked = answer(&world, &words, TERMINAL, &[file, "y\n"], context).await;
     let CommandAnswer::Input { prompt, context, .. } = asked else { panic!("was not asked again: {asked:?}") };
     assert!(prompt.starts_with("The directory has changed meanwhile"), "{prompt}");
-    assert!(prompt.contains("\n4 to add, 4 to change, 1 to remove\n"), "{prompt}");
+    assert!(prompt.contains("\n4 to add, 5 to change, 1 to remove\n"), "{prompt}");
     assert_eq!(world.app.directory().version(), version);
     let output = output(answer(&world, &words, TERMINAL, &[file, "y\n", "y\n"], context).await);
     assert_eq!(
         (output.exit, output.stdout.as_str(), output.stderr.as_str()),
-        (0, "", "applied: 4 added, 4 changed, 1 removed\n")
+        (0, "", "applied: 4 added, 5 changed, 1 removed\n")
     );
     // What does not concern the file does not stand in the way of a yes.
     let file = format!("{file}[[projects.volumes]]\nname = \"more\"\nsize = \"1T\"\n");

@@ -3,10 +3,13 @@
 use super::{
     fields::At,
     plan::{Planner, Sign},
-    read::DescribedProject,
+    read::{DescribedProject, MaxTtl},
 };
 use crate::{
-    app::projects::{NewProject, account_with_key, add_member, create_project, remove_member, set_role},
+    app::{
+        core::Decided,
+        projects::{NewProject, account_with_key, add_member, create_project, limit_project, remove_member, set_role},
+    },
     domain::{Account, Email, Project, ProjectPath, Role},
     policy::Action,
 };
@@ -57,6 +60,7 @@ impl Planner<'_> {
             self.members(&project, path, members);
         }
         self.services(described, &project);
+        self.limits(described, &project);
         self.clusters(described, &project);
         self.volumes(described, &project);
     }
@@ -118,6 +122,28 @@ impl Planner<'_> {
             }
         }
         self.problems.count() == before
+    }
+
+    /// Brings what a project allows to what is described; what is not described stays.
+    fn limits(&mut self, described: &DescribedProject, project: &Project) {
+        let mut limits = project.limits.clone();
+        let mut line = described.line;
+        if let Some(At { line: there, value: MaxTtl(ttl) }) = described.max_ttl.get() {
+            (line, limits.max_ttl) = (*there, *ttl);
+        }
+        if let Some(At { line: there, value: list }) = described.forbidden.get() {
+            // A list that could not be understood in whole would allow something by mistake.
+            if !list.whole {
+                return;
+            }
+            (line, limits.forbidden) = (*there, list.items.iter().map(|extension| extension.value).collect());
+        }
+        let (name, detail) = (described.path.value.to_string(), limits.to_string());
+        let Some(mutation) = limit_project(project, limits) else { return };
+        let decided = Ok(Decided { detail: detail.clone(), ..Decided::one(mutation, ()) });
+        if self.step(line, (Action::ProjectUpdate, Sign::Change), name.clone(), decided).is_some() {
+            self.difference.entry(PROJECT, &name, Sign::Change, "limits", format!("{} → {detail}", project.limits));
+        }
     }
 
     /// The members of a project are exactly those that are listed. Whoever comes and whoever becomes an admin is first, so

@@ -6,8 +6,8 @@ use super::{
     problems::Problems,
 };
 use crate::domain::{
-    AccountState, ClusterKind, ClusterName, Email, Fingerprint, ForceCommand, MAX_WANTED, MountPath, Networks,
-    NodeCounts, OrgName, ProjectPath, PublicKey, Role, ServiceName, Size, Ttl, Uid, UserName, VolumeName,
+    AccountState, ClusterKind, ClusterName, Email, Extension, Fingerprint, ForceCommand, MAX_WANTED, MountPath,
+    Networks, NodeCounts, OrgName, ProjectPath, PublicKey, Role, ServiceName, Size, Ttl, Uid, UserName, VolumeName,
 };
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -43,6 +43,9 @@ pub(super) struct DescribedProject {
     pub(super) path: At<ProjectPath>,
     pub(super) gid: Said<Uid>,
     pub(super) admins_gid: Said<Uid>,
+    pub(super) max_ttl: Said<MaxTtl>,
+    /// All of them, if given.
+    pub(super) forbidden: Said<List<At<Extension>>>,
     /// All of them, if given.
     pub(super) members: Said<List<(At<Email>, At<Role>)>>,
     pub(super) services: Vec<DescribedService>,
@@ -62,6 +65,18 @@ pub(super) struct DescribedService {
     pub(super) command: Said<Command>,
     pub(super) max_ttl: Said<Ttl>,
     pub(super) keys: Said<List<At<PublicKey>>>,
+}
+
+/// A cap; none if it is empty, so that it can be said that there is none.
+#[derive(Debug)]
+pub(super) struct MaxTtl(pub(super) Option<Ttl>);
+
+impl FromStr for MaxTtl {
+    type Err = <Ttl as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|ttl| Self(Some(ttl))) }
+    }
 }
 
 /// A forced command; none if it is empty, so that it can be said that there is none.
@@ -258,6 +273,8 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
     let path = fields.needed(source, "name", path);
     let gid = uid(&mut fields, source, "gid");
     let admins_gid = uid(&mut fields, source, "admins_gid");
+    let max_ttl = fields.parsed(source, "max_ttl");
+    let forbidden = fields.list(source, "forbidden");
     let members = fields.table(source, "members", "the list of members").map(|members| members.pairs(source));
     let services = fields.tables(source, "services", "a service account");
     let services: Vec<_> = services.into_iter().filter_map(|fields| service(fields, source)).collect();
@@ -266,7 +283,8 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
     let volumes = fields.tables(source, "volumes", "a volume");
     let volumes: Vec<_> = volumes.into_iter().filter_map(|fields| volume(fields, source)).collect();
     fields.done(source);
-    Some(DescribedProject { line, path: path?, gid, admins_gid, members, services, clusters, volumes })
+    let path = path?;
+    Some(DescribedProject { line, path, gid, admins_gid, max_ttl, forbidden, members, services, clusters, volumes })
 }
 
 fn service(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedService> {

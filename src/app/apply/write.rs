@@ -110,6 +110,9 @@ fn write_project(text: &mut String, directory: &Directory, path: &ProjectPath, p
     field(text, "name", &path.to_string());
     number(text, "gid", project.gid.0);
     number(text, "admins_gid", project.admins_gid.0);
+    field(text, "max_ttl", &project.limits.max_ttl.map(|ttl| ttl.to_string()).unwrap_or_default());
+    let forbidden: Vec<String> = project.limits.forbidden.iter().map(|extension| format!("\"{extension}\"")).collect();
+    let _ = writeln!(text, "forbidden = [{}]", forbidden.join(", "));
     table(text, "projects.members");
     let mut members: Vec<_> =
         directory.members_of(project.id).filter(|(account, _)| account.service().is_none()).collect();

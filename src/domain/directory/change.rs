@@ -56,6 +56,8 @@ impl Directory {
             Mutation::OrgCreated(_)
             | Mutation::KeyAdded(_)
             | Mutation::ProjectCreated(_)
+            // Certificates live so short that those that say more are not taken back.
+            | Mutation::ProjectLimited { .. }
             | Mutation::VolumeCreated(_)
             | Mutation::VolumeChanged { .. }
             | Mutation::VolumeDeleted { .. }
@@ -139,6 +141,11 @@ impl Directory {
                 Ok(())
             }
             Mutation::ProjectCreated(project) => self.add_project(project),
+            Mutation::ProjectLimited { project, limits } => {
+                let slot = self.projects.get_mut(project).ok_or(Inconsistent("no such project"))?;
+                Arc::make_mut(slot).limits = limits.clone();
+                Ok(())
+            }
             Mutation::ProjectDeleted { project, at, by } => {
                 self.delete_project(&Deletion { project: *project, at: *at, by: by.clone() })
             }

@@ -81,6 +81,7 @@ pub(super) fn project(row: &Row<'_>) -> Result<Project> {
         name: text(row, "name")?,
         gid: Uid(row.get("gid")?),
         admins_gid: Uid(row.get("admins_gid")?),
+        limits: json(row, "limits")?,
         created: time(row, "created")?,
     })
 }

@@ -1,6 +1,6 @@
 -- The directory, the records of certificates and the audit log. Times are milliseconds since 1970-01-01 UTC; keys are
--- in SSH wire format; fingerprints, token hashes and chain hashes are SHA-256; actors, lists of principals and the bounds of
--- service accounts (none: a person) are JSON.
+-- in SSH wire format; fingerprints, token hashes and chain hashes are SHA-256; actors, lists of principals, the limits of
+-- projects and the bounds of service accounts (none: a person) are JSON.
 --
 -- What is deleted keeps its row, so that its name and number stay taken. STRICT, so that a column holds what it says.
 
@@ -52,6 +52,7 @@ CREATE TABLE projects (
     name       TEXT NOT NULL,
     gid        INTEGER NOT NULL UNIQUE,
     admins_gid INTEGER NOT NULL UNIQUE,
+    limits     TEXT NOT NULL,
     created    INTEGER NOT NULL,
     deleted_at INTEGER,
     deleted_by TEXT,

@@ -142,6 +142,12 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
             run_one(connection, "no such key", "DELETE FROM keys WHERE fingerprint = ?1", &key[..1])
         }
         Mutation::ProjectCreated(new) => project(connection, new),
+        Mutation::ProjectLimited { project, limits } => run_one(
+            connection,
+            "no such project",
+            "UPDATE projects SET limits = ?2 WHERE id = ?1 AND deleted_at IS NULL",
+            params![int(project.0)?, json(limits)],
+        ),
         Mutation::ProjectDeleted { project, at, by } => delete_project(connection, *project, *at, by),
         Mutation::ClusterCreated(new) => cluster(connection, new),
         Mutation::ClusterConfigured { cluster, document, at } => configure_cluster(connection, *cluster, document, *at),
@@ -233,12 +239,12 @@ fn add_key(connection: &Connection, entry: &KeyEntry) -> Written {
 }
 
 fn project(connection: &Connection, project: &Project) -> Written {
-    let Project { id, org, name, gid: Uid(gid), admins_gid: Uid(admins_gid), created } = project;
+    let Project { id, org, name, gid: Uid(gid), admins_gid: Uid(admins_gid), limits, created } = project;
     run_one(
         connection,
         "project",
-        "INSERT INTO projects (id, org, name, gid, admins_gid, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![int(id.0)?, int(org.0)?, name.as_str(), gid, admins_gid, time(*created)?],
+        "INSERT INTO projects (id, org, name, gid, admins_gid, limits, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![int(id.0)?, int(org.0)?, name.as_str(), gid, admins_gid, json(limits), time(*created)?],
     )
 }
 

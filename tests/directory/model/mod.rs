@@ -478,6 +478,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("man", "command_surface.rs"),
     ("node show", "authority_sessions.rs"),
     ("node tokens", "authority_gone.rs"),
+    ("project update", "project_limits.rs"),
     ("service create", "service_accounts.rs"),
     ("service delete", "service_accounts.rs"),
     ("service key add", "service_accounts.rs"),

@@ -116,6 +116,7 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("project show {project}", Look,                                           "yyy ynn ynn nnn sss kkk ynn ynn"),
     ("project create {org}/new", Change("project.create"),                     "www yyn yyn yyn sss kkk ccc rrr"),
     ("project create {org}/new --admin {newcomer}", Change("project.create"),  "yyy ooo ooo ooo sss kkk ccc rrr"),
+    ("project update {project} --max-ttl 2m --forbid pty", Change("project.update"), "yyy ynn ann nnn sss kkk ccc rrr"),
     ("project delete {project} --yes", Changes(&PROJECT_GONE),                 "yyy ynn ann nnn sss kkk ccc rrr"),
     ("member list {project}", Look,                                            "yyy ynn ynn nnn sss kkk ynn ynn"),
     ("member add {project} {newcomer}", Change("member.add"),                  "yyy ynn ann nnn sss kkk ccc rrr"),
