@@ -78,7 +78,9 @@ fn a_node_that_has_joined_is_all_well_and_nothing_on_it_is_changed() {
     for check in ["config", "drop-in", "in-force", "helper", "access-table", "bundle", "clock", "agent", "accounts"] {
         assert!(report.says(check, "ok", ""), "{check}: {:#?}", report.findings);
     }
-    assert!(report.says("gateway", "ok", "accepts this node"), "{:#?}", report.findings);
+    assert!(report.says("gateway", "ok", "reaches the authority"), "{:#?}", report.findings);
+    assert!(report.says("clock", "ok", "the clock is the authority's"), "{:#?}", report.findings);
+    assert!(report.says("bundle", "ok", "the last one that there is"), "{:#?}", report.findings);
     assert!(report.says("host-certificate", "ok", "sshd shows it"), "{:#?}", report.findings);
     assert_eq!(site.run(NODE, "root", &look).ok(), before);
     // The agent's own connection is still there: a removal arrives.
@@ -238,6 +240,11 @@ fn who_does_not_answer_is_named() {
     site.signal(NODE, "agent", "TERM");
     let report = Report::of(&site, "root", "");
     assert!(report.exit == 2 && report.says("agent", "error", "does not run"), "{:#?}", report.findings);
+    // What it has missed by that is known from the authority.
+    site.operator("user suspend user1@acme.example").ok();
+    let report = Report::of(&site, "root", "");
+    assert!(report.says("bundle", "error", "who was removed since is still let in here"), "{:#?}", report.findings);
+    site.operator("user resume user1@acme.example").ok();
     site.start_agent(NODE);
     site.in_force(NODE);
 

@@ -7,7 +7,7 @@ use crate::{
         App, Asker,
         protocol::{
             AdminCommand, Authenticate, Call, Closed, CommandAnswer, CommandRequest, Done, EVENTS_PATH, Event, Hello,
-            Join, NodeHello, NodeReceipt, NodeSessions, Open, PING_SECS, RunCommand,
+            Join, NodeHello, NodeLook, NodeReceipt, NodeSessions, Open, PING_SECS, RunCommand,
             provisioner::{NextTasks, ReportTask},
         },
     },
@@ -93,6 +93,10 @@ pub async fn serve_gateway(app: Arc<App>, listener: UnixListener, allowed: Allow
             post(async |State(app): State<Arc<App>>, Json(r)| whole(async move { app.join(r).await }).await),
         )
         .route(NodeHello::PATH, post(node_hello))
+        .route(
+            NodeLook::PATH,
+            post(async |State(app): State<Arc<App>>, Json(r)| whole(async move { app.node_look(r).await }).await),
+        )
         .route(
             NodeReceipt::PATH,
             post(async |State(app): State<Arc<App>>, Json(r)| {

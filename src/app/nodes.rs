@@ -4,7 +4,10 @@ use super::{
     core::{App, Asker, Decided, lock},
     error::AppError,
     events::refused,
-    protocol::{JoinAnswer, JoinRequest, Joined, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeReceiptRequest},
+    protocol::{
+        JoinAnswer, JoinRequest, Joined, NodeHelloAnswer, NodeHelloRequest, NodeIdentity, NodeLookAnswer,
+        NodeLookRequest, NodeReceiptRequest,
+    },
     token::TokenText,
 };
 use crate::{
@@ -293,6 +296,17 @@ impl App {
         let event =
             Event { source: request.peer.to_string(), ..Event::new(now, actor, "node.hello", path.to_string()) };
         self.note_repeated(refused(event, &Denial::plain(Reason::NotFound, "the node was removed"))).await;
+    }
+
+    /// What is so for a node now. It is not the node that has been heard by that, but somebody who looks at it.
+    pub async fn node_look(self: &Arc<Self>, request: NodeLookRequest) -> NodeLookAnswer {
+        let directory = self.directory();
+        let Some(node) = current(&directory, &request.node) else { return NodeLookAnswer { current: None } };
+        if !lock(&self.published).contains_key(&node.cluster) {
+            // As for the first hello since the authority was started.
+            self.bundle(&directory, node.cluster).await;
+        }
+        NodeLookAnswer { current: self.current(&directory, node.cluster, self.now()) }
     }
 
     /// A node has installed a bundle, or could not.

@@ -68,6 +68,8 @@ calls! {
     Join: "/v1/node/join", JoinRequest => JoinAnswer;
     /// A node says what it has.
     NodeHello: "/v1/node/hello", NodeHelloRequest => NodeHelloAnswer;
+    /// What is so for a node now?
+    NodeLook: "/v1/node/look", NodeLookRequest => NodeLookAnswer;
     /// A node has installed a bundle, or could not.
     NodeReceipt: "/v1/node/receipt", NodeReceiptRequest => Done;
     /// What sessions a node's sshd has.

@@ -9,7 +9,8 @@ use crate::{
         authority::Authority,
         protocol::{
             FromNode, Join, JoinRequest, MAX_NODE_LINE as MAX_LINE, NodeHello, NodeHelloAnswer, NodeHelloRequest,
-            NodeIdentity, NodeReceipt, NodeReceiptRequest, NodeSessions, NodeSessionsRequest, ToNode,
+            NodeIdentity, NodeLook, NodeLookRequest, NodeReceipt, NodeReceiptRequest, NodeSessions,
+            NodeSessionsRequest, ToNode,
         },
         tunnel::Tunnel,
     },
@@ -169,6 +170,27 @@ pub(super) async fn serve<A: Authority>(agent: Agent<A>, identity: Identity, _se
         }
         connection.end(Disconnect::ByApplication, "one token for one connection");
     }
+}
+
+/// Answers a node with the authority's word, and leaves its agent alone.
+pub(super) async fn look<A: Authority>(agent: Agent<A>, node: NodeIdentity, _served: Served) {
+    let Agent { shared, connection, channel, inlet } = agent;
+    let work = async {
+        let Ok(answer) = shared.authority.call::<NodeLook>(NodeLookRequest { node }).await else { return 1 };
+        let Ok(mut line) = serde_json::to_vec(&answer) else { return 1 };
+        line.push(b'\n');
+        u32::from(channel.data_bytes(line).await.is_err())
+    };
+    let exit = tokio::select! {
+        () = connection.over.cancelled() => return,
+        () = inlet.closed.cancelled() => return,
+        exit = work => exit,
+    };
+    tracing::info!(connection = %connection.id, peer = %connection.peer, action = "look", outcome = exit);
+    // Each fails when the peer is gone.
+    let _ = channel.eof().await;
+    let _ = channel.exit_status(exit).await;
+    let _ = channel.close().await;
 }
 
 /// A machine may send its token, once.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     app::{
         authority::Authority,
-        protocol::{JOIN_LOGIN, MAX_INPUT, NODE_SUBSYSTEM, Presented, TUNNEL_SUBSYSTEM},
+        protocol::{JOIN_LOGIN, LOOK_SUBSYSTEM, MAX_INPUT, NODE_SUBSYSTEM, Presented, TUNNEL_SUBSYSTEM},
     },
     domain::{MAX_KEY_BYTES, PublicKey},
 };
@@ -161,6 +161,15 @@ impl<A: Authority> Handler<A> {
         self.join_started = matches!(identity, Identity::Joining(_));
         let agent = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
         tokio::spawn(agents::serve(agent, identity, self.served(id)));
+        true
+    }
+
+    fn start_look(&self, id: ChannelId) -> bool {
+        let Some(Identity::Node(node)) = &self.identity else { return false };
+        let started = self.channels.with(id, |entry| Some((entry.waiting.take()?, entry.inlet.clone())));
+        let Some((channel, inlet)) = started.flatten() else { return false };
+        let look = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
+        tokio::spawn(agents::look(look, node.clone(), self.served(id)));
         true
     }
 
@@ -444,6 +453,7 @@ impl<A: Authority> SshHandler for Handler<A> {
         let started = match name {
             NODE_SUBSYSTEM => self.start_agent(id),
             TUNNEL_SUBSYSTEM => self.start_tunnel(id),
+            LOOK_SUBSYSTEM => self.start_look(id),
             _ => false,
         };
         answer(session, id, started)

@@ -112,7 +112,7 @@ impl Lines {
         self.bytes.extend_from_slice(data);
     }
 
-    fn next(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         let Some(end) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
             self.searched = self.bytes.len();
             return None;
@@ -124,7 +124,7 @@ impl Lines {
         Some(line)
     }
 
-    fn is_too_long(&self) -> bool {
+    pub(super) fn is_too_long(&self) -> bool {
         self.bytes.len() > MAX_LINE
     }
 }

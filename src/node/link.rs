@@ -8,7 +8,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    app::protocol::{FromNode, NODE_LOGIN, NODE_SUBSYSTEM, TUNNEL_SUBSYSTEM},
+    app::protocol::{FromNode, LOOK_SUBSYSTEM, NODE_LOGIN, NODE_SUBSYSTEM, NodeLookAnswer, TUNNEL_SUBSYSTEM},
     domain::{Fingerprint, PublicKey},
 };
 use russh::{
@@ -412,20 +412,52 @@ async fn authenticate(
     }
 }
 
-/// Whether the gateway at `HOST:PORT` is one of `known`, and, with the node's `key`, whether it accepts that. The agent's
-/// own connection is left alone: no channel is opened, with which this one would take its place.
+/// What a gateway has answered to somebody who only looks.
+pub(super) enum Greeting {
+    /// It is one of those that are known.
+    Right,
+    /// It also accepts the node's host key, and has said what the authority says, if that could be asked.
+    Welcome(Option<NodeLookAnswer>),
+}
+
+/// Whether the gateway at `HOST:PORT` is one of `known`, and, with the node's `key`, whether it accepts that and what the
+/// authority says. The agent's own connection is left alone: its channel is not opened, with which this one would take its
+/// place.
 ///
 /// # Errors
 /// Whatever fails first.
-pub(super) async fn greet(gateway: &str, key: Option<&HostKey>, known: &[Fingerprint]) -> Result<(), LinkError> {
+pub(super) async fn greet(gateway: &str, key: Option<&HostKey>, known: &[Fingerprint]) -> Result<Greeting, LinkError> {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let mut handle = connect(gateway, known, &seen).await?;
-    if let Some(key) = key {
-        authenticate(&mut handle, gateway, NODE_LOGIN, key, &seen).await?;
-    }
+    let greeting = match key {
+        None => Greeting::Right,
+        Some(key) => {
+            authenticate(&mut handle, gateway, NODE_LOGIN, key, &seen).await?;
+            Greeting::Welcome(look(&handle).await)
+        }
+    };
     // Nobody minds if it does not arrive.
     let _ = handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
-    Ok(())
+    Ok(greeting)
+}
+
+/// None if the gateway does not know the question, or cannot ask the authority.
+async fn look(handle: &client::Handle<Handler>) -> Option<NodeLookAnswer> {
+    let mut lines = Lines::default();
+    let Ok(Asked::Granted(mut channel)) = subsystem(handle, LOOK_SUBSYSTEM, &mut lines).await else { return None };
+    loop {
+        if let Some(line) = lines.next() {
+            return serde_json::from_slice(&line).ok();
+        }
+        if lines.is_too_long() {
+            return None;
+        }
+        match channel.wait().await? {
+            ChannelMsg::Data { data } => lines.push(&data),
+            ChannelMsg::Eof | ChannelMsg::Close => return None,
+            _ => {}
+        }
+    }
 }
 
 /// What is known of the reason, best first.

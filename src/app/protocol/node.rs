@@ -121,6 +121,22 @@ pub struct NodeReceiptRequest {
     pub ended: u32,
 }
 
+/// What is so for a node now: asked by somebody who looks at the machine, beside its agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLookRequest {
+    /// The node.
+    pub node: NodeIdentity,
+}
+
+/// The authority's word for a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLookAnswer {
+    /// The version that has everything, as of now; none for what is a node no more.
+    pub current: Option<SignedCurrent>,
+}
+
 /// What sessions a node's sshd has, whichever way they came: all of them, each time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,3 +225,6 @@ pub const NODE_LOGIN: &str = "certgate-node";
 pub const NODE_SUBSYSTEM: &str = "certgate-node";
 /// The SSH subsystem that an agent asks for whose node is reached through it; see [`crate::app::tunnel`].
 pub const TUNNEL_SUBSYSTEM: &str = "certgate-tunnel";
+/// The subsystem that answers a node with the authority's word, one [`NodeLookAnswer`] in a line, and does nothing else: its
+/// agent stays where it is.
+pub const LOOK_SUBSYSTEM: &str = "certgate-node-look";

@@ -1,6 +1,7 @@
 //! What was read of the machine, as plain values: [`super::judge`] needs nothing else, so that every trap can be made up.
 
 use crate::{
+    bundle::Current,
     domain::{Fingerprint, NodePath, PublicKey, Timestamp, Version},
     node::{config::NodeConfig, sshd::DropIn},
 };
@@ -211,11 +212,19 @@ pub(crate) struct MachineFacts {
     pub(crate) synchronized: Option<bool>,
 }
 
+/// What the authority has said, and when that was heard, by this machine's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) current: Current,
+    pub(crate) heard: Timestamp,
+}
+
 /// What a gateway had to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It is the right one, and accepts this node's host key (one that was removed is accepted until it has heard of it).
-    Welcome,
+    /// It is the right one, and accepts this node's host key (one that was removed is accepted until it has heard of it). With
+    /// what the authority has said through it, if anything.
+    Welcome(Option<Word>),
     /// It is the right one. Whether it accepts this node could not be asked.
     Right,
     /// It is the right one, and does not accept this node's host key.
@@ -228,9 +237,9 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) now: Timestamp,
-    /// What the authority's clock said at `now`. Nobody asks it yet: a hello would take the agent's place at the gateway.
+    /// What the authority's clock said at `now`, if a gateway could ask it.
     pub(crate) authority: Option<Timestamp>,
-    /// The version that the authority has. Nobody asks for it yet, for the same reason.
+    /// The version that this node should have, if a gateway could ask for it.
     pub(crate) latest: Option<Version>,
     /// How long the access table is believed without the authority's word, if there is a bound.
     pub(crate) max_age: Option<Duration>,

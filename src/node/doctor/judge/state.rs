@@ -216,9 +216,16 @@ pub(super) fn agent(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn gateways(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "gateway";
-    let reached = facts.gateways.iter().any(|(_, answer)| matches!(answer, Ok(Answer::Welcome | Answer::Right)));
+    let reached = facts.gateways.iter().any(|(_, answer)| matches!(answer, Ok(Answer::Welcome(_) | Answer::Right)));
     let one = |(name, answer): &(String, Seen<Answer>)| match answer {
-        Ok(Answer::Welcome) => Finding::ok(CHECK, format!("{name} is the right one and accepts this node")),
+        Ok(Answer::Welcome(Some(_))) => {
+            Finding::ok(CHECK, format!("{name} is the right one, accepts this node, and reaches the authority"))
+        }
+        Ok(Answer::Welcome(None)) => Finding::hint(
+            CHECK,
+            format!("{name} is the right one and accepts this node, but has no word of the authority for it"),
+            "see 'certgate status' on the bastion, and whether the gateway is as new as this program",
+        ),
         Ok(Answer::Right) => Finding::ok(CHECK, format!("{name} is the right one")),
         Ok(Answer::Refused) => Finding::error(
             CHECK,

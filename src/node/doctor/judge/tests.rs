@@ -3,13 +3,13 @@
 
 use super::judge;
 use crate::{
-    bundle::BundleKey,
+    bundle::{BundleKey, Current},
     domain::{Fingerprint, PublicKey, Timestamp, Version},
     node::{
         doctor::{
             facts::{
                 Accounts, Answer, Blind, BundleFacts, Directive, DropInFacts, Effective, Facts, HostCertificate,
-                MachineFacts, Offered, Revoked, Role, Selinux, SshdFacts, StateFacts, Step,
+                MachineFacts, Offered, Revoked, Role, Selinux, SshdFacts, StateFacts, Step, Word,
             },
             finding::{Finding, Severity, worst},
         },
@@ -36,6 +36,12 @@ fn certificate(line: &str) -> HostCertificate {
 
 fn key() -> PublicKey {
     PublicKey::from_ed25519(SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes())
+}
+
+/// The authority's.
+fn word() -> Word {
+    let now = Timestamp::from_secs(NOW);
+    Word { current: Current { cluster: "h100.acme".parse().unwrap(), version: Version(7), at: now }, heard: now }
 }
 
 fn effective(login: &str) -> Effective {
@@ -124,7 +130,7 @@ fn healthy() -> Facts {
             accounts: Ok(vec![("user1".into(), Some(60_001))]),
             synchronized: Some(true),
         },
-        gateways: vec![("b:22".into(), Ok(Answer::Welcome))],
+        gateways: vec![("b:22".into(), Ok(Answer::Welcome(Some(word()))))],
         tunnel: None,
     }
 }
@@ -409,7 +415,8 @@ fn agent_and_gateways() {
         move |f: &mut Facts| f.gateways = all.into_iter().map(|answer| ("b:22".to_owned(), answer)).collect()
     };
     one("gateway", Error, &["refused", "removals do not arrive"], gateways(vec![failed("refused")]));
-    one("gateway", Warning, &["refused"], gateways(vec![failed("refused"), Ok(Answer::Welcome)]));
+    one("gateway", Warning, &["refused"], gateways(vec![failed("refused"), Ok(Answer::Welcome(Some(word())))]));
+    one("gateway", Severity::Hint, &["no word of the authority"], gateways(vec![Ok(Answer::Welcome(None))]));
     one("gateway", Error, &["does not accept"], gateways(vec![Ok(Answer::Refused)]));
     let stranger = Fingerprint::from_bytes([9; 32]);
     one("gateway", Error, &["in between", &stranger.to_string()], gateways(vec![Ok(Answer::Stranger(stranger))]));

@@ -6,7 +6,7 @@ mod network;
 mod sshd;
 mod state;
 
-use super::facts::{Accounts, Blind, Facts, Role, Seen};
+use super::facts::{Accounts, Answer, Blind, Facts, Role, Seen};
 use crate::{
     domain::{Timestamp, Ttl},
     node::{
@@ -54,7 +54,7 @@ pub(crate) async fn gather(places: &Places, clock: fn() -> Timestamp) -> Facts {
     machine.accounts = machine::accounts(state.bundle.as_ref()).await;
     let (sshd, gateways, tunnel, answers) = tokio::join!(
         sshd::read(places, root, state.bundle.as_ref().ok(), state.host_certificate.as_ref().ok()),
-        network::gateways(config.as_ref().ok(), root),
+        network::gateways(config.as_ref().ok(), root, clock),
         network::tunnel(config.as_ref().ok()),
         state::ask_helper(wanted.as_ref(), root),
     );
@@ -64,10 +64,17 @@ pub(crate) async fn gather(places: &Places, clock: fn() -> Timestamp) -> Facts {
         let read = file.clone();
         state.revoked = Some((file, blocking(move || state::revoked(&read)).await));
     }
+    let words = gateways.iter().filter_map(|(_, answer)| match answer {
+        Ok(Answer::Welcome(word)) => word.as_ref(),
+        _ => None,
+    });
+    // Of several the latest: a gateway can only hold back what is newer.
+    let word = words.max_by_key(|word| (word.current.version, word.current.at));
+    let now = clock();
     Facts {
-        now: clock(),
-        authority: None,
-        latest: None,
+        now,
+        authority: word.map(|word| word.current.at.after(now.since(word.heard))),
+        latest: word.map(|word| word.current.version),
         max_age: config.as_ref().ok().and_then(|config| config.max_age.0).map(Ttl::duration),
         role: places.role,
         accounts: match config.as_ref().map(|config| config.accounts) {

@@ -2,10 +2,11 @@
 
 use super::{LIMIT, certificate};
 use crate::app::protocol::Reach;
+use crate::domain::Timestamp;
 use crate::node::{
     config::NodeConfig,
-    doctor::facts::{Answer, Blind, HostCertificate, Offered, Seen},
-    link::{self, HostKey, LinkError},
+    doctor::facts::{Answer, Blind, HostCertificate, Offered, Seen, Word},
+    link::{self, Greeting, HostKey, LinkError},
     tunnel,
 };
 use russh::{
@@ -20,12 +21,16 @@ use std::{
 use tokio::net::TcpStream;
 
 /// Asks each gateway of node.toml: whether it is the right one, and, as root, whether it accepts this node.
-pub(super) async fn gateways(config: Option<&NodeConfig>, root: bool) -> Vec<(String, Seen<Answer>)> {
+pub(super) async fn gateways(
+    config: Option<&NodeConfig>,
+    root: bool,
+    clock: fn() -> Timestamp,
+) -> Vec<(String, Seen<Answer>)> {
     let Some(config) = config else { return vec![] };
     let key = if root { HostKey::load(&config.host_key).ok() } else { None };
     let asked = config.gateways.iter().map(|gateway| {
         let key = key.as_ref();
-        async move { (gateway.clone(), greet(gateway, key, config).await) }
+        async move { (gateway.clone(), greet(gateway, key, config, clock).await) }
     });
     futures_util::future::join_all(asked).await
 }
@@ -40,11 +45,18 @@ pub(super) async fn tunnel(config: Option<&NodeConfig>) -> Option<(SocketAddr, S
     Some((sshd, dialled))
 }
 
-async fn greet(gateway: &str, key: Option<&HostKey>, config: &NodeConfig) -> Seen<Answer> {
+async fn greet(gateway: &str, key: Option<&HostKey>, config: &NodeConfig, clock: fn() -> Timestamp) -> Seen<Answer> {
     let silent = || Blind::Failed(format!("no answer in {} s", LIMIT.as_secs()));
     let greeted = link::greet(gateway, key, &config.gateway_host_keys);
     match tokio::time::timeout(LIMIT, greeted).await.map_err(|_| silent())? {
-        Ok(()) => Ok(if key.is_some() { Answer::Welcome } else { Answer::Right }),
+        Ok(Greeting::Right) => Ok(Answer::Right),
+        Ok(Greeting::Welcome(answer)) => {
+            let current = answer.and_then(|answer| answer.current);
+            // What it says is worth as much as the signature on it.
+            let cluster = config.node.cluster_path();
+            let current = current.and_then(|current| current.open(&config.bundle_keys, &cluster).ok());
+            Ok(Answer::Welcome(current.map(|current| Word { current, heard: clock() })))
+        }
         Err(LinkError::HostKey { found, .. }) => Ok(Answer::Stranger(found)),
         Err(LinkError::Refused(_)) => Ok(Answer::Refused),
         Err(LinkError::Transport { why, .. }) => Err(Blind::Failed(why)),
