@@ -18,7 +18,10 @@ use bytes::Bytes;
 use frame::{Frame, Frames};
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 use stream::State;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -30,6 +33,10 @@ pub const WINDOW: usize = 1024 * 1024;
 /// Frames with data that wait for the channel, of all streams together.
 const QUEUE: usize = 32;
 
+/// Frames without data that may wait when another arrives: more than as many streams as there can be have to say. Who makes
+/// us answer, and does not read the answers, fills no memory with them.
+const MAX_WAITING: usize = 64 * 1024;
+
 /// One end of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Tunnel(Arc<Shared>);
@@ -40,6 +47,8 @@ struct Shared {
     /// At most so many streams that the other end has opened.
     limit: usize,
     queue: mpsc::UnboundedSender<Queued>,
+    /// Frames without data that wait.
+    waiting: Arc<AtomicUsize>,
     /// Data takes a place here first. The rest does not: there are only a few such frames for each stream, and whoever
     /// ends a stream cannot wait.
     room: Arc<Semaphore>,
@@ -59,7 +68,22 @@ pub struct Queued {
     /// What to send.
     pub bytes: Bytes,
     /// Given back when this is dropped, after it was sent.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Place,
+}
+
+/// What a frame takes while it waits.
+#[derive(Debug)]
+enum Place {
+    Data { _room: OwnedSemaphorePermit },
+    Bare(Arc<AtomicUsize>),
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Self::Bare(waiting) = self {
+            waiting.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// What is to be sent, in order.
@@ -88,6 +112,7 @@ pub fn tunnel(limit: usize) -> (Tunnel, Incoming, Outgoing) {
         table: Mutex::default(),
         limit,
         queue,
+        waiting: Arc::default(),
         room: Arc::new(Semaphore::new(QUEUE)),
         over: CancellationToken::new(),
     }));
@@ -141,14 +166,17 @@ impl Shared {
     /// Sends what is no data. Never waits.
     fn send(&self, stream: u32, frame: &Frame) {
         // Nobody to send to: then the tunnel is over, and whoever cares is told so.
-        let _ = self.queue.send(Queued { bytes: frame.encode(stream), _place: None });
+        self.waiting.fetch_add(1, Relaxed);
+        let place = Place::Bare(self.waiting.clone());
+        let _ = self.queue.send(Queued { bytes: frame.encode(stream), _place: place });
     }
 
     /// Sends data when it is its turn.
     async fn send_data(&self, stream: u32, data: Bytes) {
         // Never closed.
-        let Ok(place) = self.room.clone().acquire_owned().await else { return };
-        let _ = self.queue.send(Queued { bytes: Frame::Data(data).encode(stream), _place: Some(place) });
+        let Ok(room) = self.room.clone().acquire_owned().await else { return };
+        let place = Place::Data { _room: room };
+        let _ = self.queue.send(Queued { bytes: Frame::Data(data).encode(stream), _place: place });
     }
 }
 
@@ -162,6 +190,9 @@ impl Incoming {
         self.frames.push(data);
         let mut opened = Vec::new();
         while let Some((number, frame)) = self.frames.next()? {
+            if self.tunnel.0.waiting.load(Relaxed) > MAX_WAITING {
+                return Err(Fault("more than can be answered, and does not read the answers"));
+            }
             opened.extend(self.act(number, frame)?);
         }
         Ok(opened)

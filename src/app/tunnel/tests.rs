@@ -168,6 +168,20 @@ async fn no_more_are_open_than_may_be_and_a_refusal_says_why() {
 }
 
 #[test]
+fn who_asks_and_does_not_read_the_answers_fills_no_memory() {
+    let ask = |number: u32| Frame::Open.encode(number);
+    let (_tunnel, mut incoming, _outgoing) = tunnel(0);
+    let asked = (1..).take_while(|number| incoming.take(ask(*number)).is_ok()).count();
+    assert_eq!(asked, MAX_WAITING + 1);
+    // Who reads them may ask on.
+    let (_tunnel, mut incoming, mut outgoing) = tunnel(0);
+    for number in 1..=2 * u32::try_from(MAX_WAITING).unwrap() {
+        incoming.take(ask(number)).unwrap();
+        drop(outgoing.0.try_recv().unwrap());
+    }
+}
+
+#[test]
 fn whoever_breaks_the_rules_is_found_out() {
     let open = Frame::Open.encode(7);
     let after_open = |frames: &[Frame]| {
