@@ -87,7 +87,8 @@ impl Authority {
         succeeded(AdminClient::new(self.path("admin.sock")).run(&command).await.unwrap()).stdout
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// One of its sockets.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.sockets.path().join(name)
     }
 

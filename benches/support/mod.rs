@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod disk;
+pub mod gateway;
 pub mod report;
 pub mod world;
 

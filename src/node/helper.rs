@@ -7,6 +7,7 @@
 //! leaves one line in the system's log, for sshd throws the standard error of this command away (misc.c, `subprocess`).
 
 pub mod notice;
+mod start;
 
 use crate::bundle::table::{MAX_TABLE_BYTES, Table, TableError};
 use notice::Notice;
@@ -25,7 +26,6 @@ use std::{
         },
     },
     path::Path,
-    process::ExitCode,
     ptr, slice,
 };
 
@@ -244,10 +244,12 @@ fn tell(table: &Path, question: &Question<'_>) {
     }
 }
 
-/// The whole program, at `now`, in seconds since 1970. Exit status 0 if the table could be asked, whatever the answer; 1 if not; 2 if called wrongly.
+/// The whole program, at `now`, in seconds since 1970. Exit status 0 if the table could be asked, whatever the answer; 1 if
+/// not; 2 if called wrongly.
 /// sshd lets nobody in on 1 and 2 even if something had been printed.
 #[must_use]
-pub fn main(now: i64) -> ExitCode {
+pub fn main(now: i64) -> u8 {
+    start::prepare();
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let words: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
     let (path, words) = match &words[..] {
@@ -255,10 +257,10 @@ pub fn main(now: i64) -> ExitCode {
         words => (Path::new(DEFAULT_TABLE), words),
     };
     match run(path, words, now) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(fault) => {
             report(path, &fault);
-            ExitCode::from(if matches!(fault, Fault::Usage) { 2 } else { 1 })
+            if matches!(fault, Fault::Usage) { 2 } else { 1 }
         }
     }
 }
