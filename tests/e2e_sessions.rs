@@ -189,6 +189,41 @@ fn a_revoked_certificate_ends_the_sessions_that_came_with_it_and_no_others() {
 }
 
 #[test]
+fn a_suspension_ends_what_came_past_the_gateway_and_so_does_the_removal_of_its_key() {
+    let site = Site::with_user1_at_work();
+    let mut another = admin1_begins(&site);
+    let mut hers = user1_begins(&site, "hers", "");
+    is_known(&site, "user1");
+    site.operator("user suspend user1@acme.example").ok();
+    hers.ends();
+    // Her certificate is good for half an hour still.
+    let again = dial("user1", "id_ed25519", "true");
+    site.user1(&again).refused("Permission denied");
+    site.operator("user resume user1@acme.example").ok();
+    site.in_force(NODE);
+    site.user1(&format!("ssh {HOST} cert --ttl 30m >kept.pub")).ok();
+    site.user1(&again).ok();
+
+    // One of two keys goes: what came with the other stays.
+    site.user1("ssh-keygen -q -t ed25519 -N '' -f .ssh/second").ok();
+    site.user1(&format!("ssh {HOST} key add <.ssh/second.pub")).ok();
+    let mut first = user1_begins(&site, "first", "");
+    let own = "-F none -i .ssh/second -o IdentitiesOnly=yes -o StrictHostKeyChecking=no";
+    site.user1(&format!("ssh {own} user1@{HOST} cert --ttl 30m >kept.pub")).ok();
+    let mut second = site.begin("second", &dial("user1", "second", "echo connected; exec sleep 1000"));
+    second.says("connected");
+    eventually("both are known", || {
+        site.run(NODE, "root", &format!("grep -o '\"open\"' {STATE}/sessions.json | wc -l")).stdout.trim() == "3"
+    });
+    let key = site.user1("ssh-keygen -lf .ssh/id_ed25519.pub | cut -d ' ' -f 2").ok();
+    site.operator(&format!("key remove {} --account user1@acme.example --yes", key.trim())).ok();
+    first.ends();
+    site.in_force(NODE);
+    assert!(!second.ended() && !another.ended());
+    site.user1(&dial("user1", "second", "true")).ok();
+}
+
+#[test]
 fn an_agent_that_does_not_answer_delays_no_login_and_finds_what_it_was_not_told() {
     let site = Site::with_user1_at_work();
     site.user1(&format!("ssh {HOST} cert --ttl 30m >kept.pub")).ok();
