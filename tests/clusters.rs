@@ -246,6 +246,9 @@ async fn an_update_shows_the_difference_and_changes_nothing_without_a_yes() {
     let stale = given(&world, 1, "cluster update h100.acme --yes --revision 1", &other).await;
     assert_eq!((stale.exit, stale.stdout.as_str()), (1, ""));
     assert!(stale.stderr.starts_with("h100.acme has revision 2 of its configuration, not 1;"), "{}", stale.stderr);
+    // A script with < /dev/null.
+    let nothing = given(&world, 1, "cluster update h100.acme --yes", "").await;
+    assert!(nothing.exit == 1 && nothing.stderr.contains("there is nothing in it"), "{}", nothing.stderr);
     let changed = given(&world, 1, "cluster update h100.acme --yes --revision 2 --json", &other).await;
     let changed: Value = changed.stdout.parse().unwrap();
     assert_eq!((&changed["revision"], &changed["changed"], &changed["diff"]), (&json!(3), &json!(true), &json!(diff)));

@@ -172,3 +172,17 @@ async fn a_removed_key_takes_everything_with_it() {
     world.operator(&format!("key remove {first} --account user1@acme.example --yes")).await;
     assert_eq!(next_end(&mut stream).await.0, kept);
 }
+
+#[tokio::test]
+async fn that_somebody_removed_a_key_is_their_business_alone() {
+    let world = World::story().await;
+    let second = key(21);
+    let add = async |number: u8| {
+        output(world.answer(&world.asker(number).await, "key add", None, Some(&second.to_string())).await)
+    };
+    assert_eq!(add(2).await.exit, 0);
+    world.user(2, &format!("key remove {}", second.fingerprint())).await;
+    assert!(add(2).await.stderr.contains("was removed a short while ago"));
+    let told = add(3).await.stderr;
+    assert_eq!(told, format!("{} cannot be registered here; make a new key: ssh-keygen -t ed25519\n", second.fingerprint()));
+}
