@@ -33,6 +33,8 @@ use tokio::{
 };
 
 const NODE: &str = "login-0.h100.acme";
+/// What goes each way on one of many connections that are busy in both: 6,000 times 64 KiB.
+const BOTH: usize = 6000 * 64 * 1024;
 const REMOVED: &str = "removed from acme/ml-training at 12:03 UTC by admin1@acme.example";
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -40,7 +42,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// In the place of sshd. What a connection does is its first byte: `e` gives everything back, `s` reads nothing more
-/// until the test says so, `f` sends for ever.
+/// until the test says so, `f` sends for ever, `b` reads to the end and sends [`BOTH`] bytes, at the same time, as sshd would.
 struct Node {
     address: SocketAddr,
     go_on: Arc<Notify>,
@@ -86,6 +88,26 @@ async fn serve(mut stream: TcpStream, go_on: &Notify, flooded: &AtomicUsize) {
             go_on.notified().await;
             while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
         }
+        b'b' => {
+            let (mut from, mut to) = stream.split();
+            let send = async {
+                for _ in 0..BOTH / buffer.len() {
+                    to.write_all(&buffer).await.unwrap();
+                }
+                to.shutdown().await.unwrap();
+            };
+            let read = async {
+                let mut buffer = vec![0; 64 * 1024];
+                let mut all = 0;
+                while let Ok(count) = from.read(&mut buffer).await
+                    && count > 0
+                {
+                    all += count;
+                }
+                assert_eq!(all, BOTH);
+            };
+            tokio::join!(send, read);
+        }
         _ => {
             while let Ok(count) = stream.read(&mut buffer).await
                 && count > 0
@@ -114,7 +136,7 @@ async fn agent(gateway: &Running, reach: Reach) -> Link {
 
 /// A gateway with a node that can be reached in no other way.
 async fn tunnelled() -> (Running, Node, Link) {
-    let gateway = start(|limits| limits.channels = 1000).await;
+    let gateway = start(|limits| limits.channels = 1100).await;
     // Nobody listens there.
     *gateway.fake.target.lock().unwrap() = Some("127.0.0.1:1".parse().unwrap());
     *gateway.fake.reach.lock().unwrap() = Reach::Tunnel;
@@ -235,6 +257,37 @@ async fn a_node_is_reached_through_its_agent_and_in_no_other_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_through_one_agent_do_not_stall_each_other_and_a_removal_ends_exactly_one() {
+    many(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes more open files than machines allow by default"]
+async fn a_thousand_through_one_agent_do_not_stall_each_other() {
+    many(1000).await;
+}
+
+/// The keys of the agent's connection change after each gigabyte, with as much on its way as there can be.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "moves several gigabytes"]
+async fn gigabytes_pass_both_ways_at_once_while_keys_change() {
+    let (gateway, _node, _link) = tunnelled().await;
+    let key = gateway.dir.path().join("id");
+    let hosts = gateway.dir.path().join("known_hosts");
+    let ssh = format!(
+        "ssh -F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o UserKnownHostsFile={} -p {} -W {NODE}:22 127.0.0.1",
+        key.display(),
+        hosts.display(),
+        gateway.address.port()
+    );
+    let line = format!("(printf b; head -c {BOTH} /dev/zero) | {ssh} | wc -c");
+    let all = (0..8).map(|_| tokio::process::Command::new("bash").args(["-c", &line]).output());
+    for output in futures_util::future::join_all(all).await {
+        let output = output.unwrap();
+        assert_eq!((text(&output.stdout).trim(), &*text(&output.stderr)), (&*BOTH.to_string(), ""));
+    }
+}
+
+async fn many(count: usize) {
     let (gateway, node, _link) = tunnelled().await;
     // One that sends to a node which does not read.
     let up = user(&gateway).await;
@@ -254,7 +307,7 @@ async fn two_hundred_through_one_agent_do_not_stall_each_other_and_a_removal_end
 
     let others = user(&gateway).await;
     let mut channels = vec![];
-    for _ in 0..200 {
+    for _ in 0..count {
         channels.push(echoing(&others).await);
     }
     let data = vec![7; 200_000];
@@ -266,7 +319,7 @@ async fn two_hundred_through_one_agent_do_not_stall_each_other_and_a_removal_end
     }
     assert!(!sender.is_finished(), "the one is stalled");
     assert!(node.flooded.load(Ordering::SeqCst) < 256 * 1024 * 1024, "the other is");
-    assert_eq!(node.open.load(Ordering::SeqCst), 202);
+    assert_eq!(node.open.load(Ordering::SeqCst), count + 2);
 
     for session in [&up_session, &down_session] {
         gateway.fake.send(Event::End { session: session.clone(), reason: REMOVED.into() });
@@ -274,7 +327,7 @@ async fn two_hundred_through_one_agent_do_not_stall_each_other_and_a_removal_end
     }
     // As the node sees it: what it sends is not taken any more, and what it reads ends.
     node.go_on.notify_one();
-    until("both have ended at the node", || node.open.load(Ordering::SeqCst) == 200).await;
+    until("both have ended at the node", || node.open.load(Ordering::SeqCst) == count).await;
     for channel in &mut channels {
         within("the others go on", echo(channel, b"e")).await;
     }
