@@ -184,5 +184,8 @@ async fn that_somebody_removed_a_key_is_their_business_alone() {
     world.user(2, &format!("key remove {}", second.fingerprint())).await;
     assert!(add(2).await.stderr.contains("was removed a short while ago"));
     let told = add(3).await.stderr;
-    assert_eq!(told, format!("{} cannot be registered here; make a new key: ssh-keygen -t ed25519\n", second.fingerprint()));
+    assert_eq!(
+        told,
+        format!("{} cannot be registered here; make a new key: ssh-keygen -t ed25519\n", second.fingerprint())
+    );
 }
