@@ -102,7 +102,8 @@ async fn mend(world: &World) {
         if members.any(|(_, membership)| membership.role == Role::Admin) {
             continue;
         }
-        match directory.members_of(project.id).next() {
+        // Never a service account.
+        match directory.members_of(project.id).find(|(account, _)| account.service().is_none()) {
             Some((account, _)) => world.operator(&format!("member role {path} {} admin", account.email)).await,
             None => world.operator(&format!("member add {path} u0@acme.example --role admin")).await,
         };
