@@ -13,6 +13,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::OnceLock,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -32,6 +33,22 @@ pub const NODE_ADDRESS: &str = "127.10.1.1";
 pub const PROJECT: &str = "acme/ml-training";
 /// What somebody who was removed is told.
 pub const REMOVED: &str = "removed from acme/ml-training at ";
+
+/// Where machines have the clients that nobody here wrote, once [`install_clients`] was called.
+pub const CLIENTS: &str = "/usr/local/lib/clients";
+
+/// The same directory on the host.
+static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Installs the clients that `scripts/clients` lists: the machines made afterwards have them.
+pub fn install_clients(options: &[&str]) {
+    let target = Path::new(env!("CARGO_BIN_EXE_certgated")).ancestors().nth(2).unwrap();
+    let dir = target.join("clients");
+    let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/clients"));
+    let output = script.args(options).arg(&dir).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    INSTALLED.set(dir).unwrap();
+}
 
 /// How long anything is waited for. Generous: the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -380,6 +397,9 @@ impl Site {
     fn script() -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/machine"));
         command.env("CERTGATE_BIN", Path::new(env!("CARGO_BIN_EXE_certgated")).parent().unwrap());
+        if let Some(clients) = INSTALLED.get() {
+            command.env("CERTGATE_CLIENTS", clients);
+        }
         command
     }
 
