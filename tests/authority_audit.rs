@@ -287,7 +287,7 @@ async fn open_with(world: &World, presented: Presented, session: u128) -> Sessio
     };
     match world.app.open(request).await {
         OpenAnswer::Permit(permit) => permit.session,
-        OpenAnswer::Refused { message } => panic!("{message}"),
+        OpenAnswer::Refused { message, .. } => panic!("{message}"),
     }
 }
 

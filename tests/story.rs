@@ -28,3 +28,20 @@ fn the_story_is_played_and_every_check_holds() {
         assert!(said.contains(&format!("\n{point}. ")) || said.starts_with(&format!("{point}. ")), "{}", whole());
     }
 }
+
+#[test]
+fn a_gateway_is_upgraded_under_load_and_nobody_notices() {
+    let programs = Path::new(env!("CARGO_BIN_EXE_certgated")).parent().unwrap();
+    let played = Command::new("scripts/upgrade")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("CERTGATE_BIN", programs)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&played.stdout);
+    let whole = || format!("{said}\n{}", String::from_utf8_lossy(&played.stderr));
+    assert!(played.status.success(), "{}", whole());
+    let passed = said.matches('✓').count();
+    assert_eq!(said.lines().last(), Some(&*format!("upgrade: {passed} checks passed, 0 failed")), "{}", whole());
+    assert!(said.contains("\n6. "), "{}", whole());
+}

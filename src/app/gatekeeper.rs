@@ -193,7 +193,7 @@ impl App {
                 let reach = lock(&self.hub).reach(permit.node());
                 OpenAnswer::Permit(dial(&permit, &request.session, now, reach))
             }
-            Err(denial) => OpenAnswer::Refused { message: denial.user },
+            Err(denial) => OpenAnswer::Refused { message: denial.user, reason: denial.reason.to_string() },
         }
     }
 

@@ -342,6 +342,9 @@ pub enum OpenAnswer {
     Refused {
         /// One line for the peer.
         message: String,
+        /// The reason in one word, for metrics.
+        #[serde(default)]
+        reason: String,
     },
 }
 

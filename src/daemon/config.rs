@@ -114,14 +114,20 @@ mod tests {
         let raw: crate::gateway::RawConfig = read_config(&shipped).unwrap();
         let shown = crate::gateway::Config::try_from(raw).unwrap();
         assert_eq!(shown.limits, crate::gateway::Limits::default());
-        // Uncommented, each of them is still a setting, and still the default.
+        assert!(shown.monitor.unwrap().ip().is_loopback());
+        // Uncommented, each of them is still a setting, and still the default; but for two examples.
         let text = std::fs::read_to_string(&shipped).unwrap();
         let settings = text.lines().map(|line| match line.strip_prefix("# ") {
             Some(setting) if setting.contains(" = ") => setting,
             _ => line,
         });
         let raw: crate::gateway::RawConfig = toml::from_str(&settings.collect::<Vec<_>>().join("\n")).unwrap();
-        assert_eq!(crate::gateway::Config::try_from(raw).unwrap().limits, shown.limits);
+        assert!(raw.proxy_protocol_from.is_some() && raw.penalties.exempt.is_some());
+        let config = crate::gateway::Config::try_from(raw).unwrap();
+        let penalties = crate::gateway::PenaltySettings { exempt: None, ..config.penalties };
+        let defaults = (crate::gateway::Limits::default(), crate::gateway::PenaltySettings::default());
+        assert_eq!((config.limits, penalties), defaults);
+        assert_eq!(config.algorithms, crate::gateway::Algorithms::default());
     }
 
     #[test]

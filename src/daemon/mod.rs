@@ -5,6 +5,7 @@ mod config;
 mod gateway;
 mod outside;
 mod provisioner;
+mod takeover;
 
 pub use authority::run_authority;
 pub use config::{AuthorityConfig, ConfigError, read_config};
@@ -37,6 +38,9 @@ enum Role {
         /// Its configuration
         #[arg(long, default_value = "/etc/certgate/gateway.toml")]
         config: PathBuf,
+        /// Given by the process that hands over, never by hand
+        #[arg(long, hide = true)]
+        take_over: bool,
     },
     /// The provisioner: runs the site's own program for clusters and volumes; no CA key, no directory
     Provisioner {
@@ -58,7 +62,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     log();
     let outcome = match arguments.role {
         Role::Authority { config } => read_config(&config).map_err(Into::into).and_then(run_authority),
-        Role::Gateway { config } => read_config(&config).map_err(Into::into).and_then(run_gateway),
+        Role::Gateway { config, take_over } => run_gateway(&config, take_over),
         Role::Provisioner { config } => read_config(&config).map_err(Into::into).and_then(run_provisioner),
     };
     match outcome {

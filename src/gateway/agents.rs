@@ -8,20 +8,23 @@ use crate::{
     app::{
         authority::Authority,
         protocol::{
-            FromNode, Join, JoinRequest, MAX_NODE_LINE as MAX_LINE, NodeHello, NodeHelloAnswer, NodeHelloRequest,
-            NodeIdentity, NodeLook, NodeLookRequest, NodeReceipt, NodeReceiptRequest, NodeSessions,
+            FromNode, Join, JoinAnswer, JoinRequest, MAX_NODE_LINE as MAX_LINE, NodeHello, NodeHelloAnswer,
+            NodeHelloRequest, NodeIdentity, NodeLook, NodeLookRequest, NodeReceipt, NodeReceiptRequest, NodeSessions,
             NodeSessionsRequest, ToNode,
         },
         tunnel::Tunnel,
     },
     bundle::{SignedBundle, SignedOrder},
-    domain::{ClusterPath, NodeId, PublicKey},
+    domain::{ClusterPath, NodeId, PublicKey, Version},
 };
 use bytes::Bytes;
 use russh::{ChannelWriteHalf, Disconnect, server::Msg};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -35,6 +38,12 @@ const ANSWERS: usize = 8;
 /// Orders that may wait for an agent to read them; whoever gives one is told if it had no effect.
 const ORDERS: usize = 64;
 
+/// Unconfirmed bundles that are counted for one agent: from there on it is simply far behind.
+const UNCONFIRMED: usize = 3;
+
+/// Within this time agents are sent to the gateway that has taken over.
+const SEND_AWAY_WITHIN: Duration = Duration::from_secs(2);
+
 /// How long a machine that has joined may take to read the answer and close.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -47,13 +56,39 @@ struct Outbox {
     connection: Arc<Connection>,
     cluster: ClusterPath,
     bundle: Mutex<Option<Bytes>>,
+    /// Versions that were relayed and that it has not confirmed, at most [`UNCONFIRMED`].
+    unconfirmed: Mutex<Vec<Version>>,
     orders: Mutex<Vec<Bytes>>,
     wake: Notify,
     /// The way to the node's sshd, if its agent has opened one.
     tunnel: Mutex<Option<Tunnel>>,
+    /// The agent listens no more; its tunnel may live on.
+    left: AtomicBool,
 }
 
 impl Outbox {
+    fn listens(&self) -> bool {
+        !self.left.load(Relaxed)
+    }
+
+    /// Whether something can be reached through the agent's connection.
+    fn carries(&self) -> bool {
+        lock(&self.tunnel).as_ref().is_some_and(Tunnel::is_open)
+    }
+
+    fn relayed(&self, version: Version) {
+        let mut unconfirmed = lock(&self.unconfirmed);
+        if unconfirmed.len() < UNCONFIRMED && unconfirmed.last() != Some(&version) {
+            unconfirmed.push(version);
+        } else if let Some(last) = unconfirmed.last_mut() {
+            *last = version;
+        }
+    }
+
+    fn confirmed(&self, version: Option<Version>) {
+        lock(&self.unconfirmed).retain(|relayed| Some(*relayed) > version);
+    }
+
     /// What is to be sent now, removals first.
     fn take(&self) -> Vec<Bytes> {
         let bundle = lock(&self.bundle).take();
@@ -70,28 +105,48 @@ impl Agents {
     }
 
     fn leave(&self, node: NodeId, outbox: &Arc<Outbox>) {
+        outbox.left.store(true, Relaxed);
         let mut agents = lock(&self.0);
-        if agents.get(&node).is_some_and(|current| Arc::ptr_eq(current, outbox)) {
+        if agents.get(&node).is_some_and(|current| Arc::ptr_eq(current, outbox)) && !outbox.carries() {
+            agents.remove(&node);
+        }
+    }
+
+    /// The tunnel of an agent has ended.
+    pub(super) fn detach(&self, node: NodeId, connection: &Connection) {
+        let mut agents = lock(&self.0);
+        let over = |outbox: &Arc<Outbox>| outbox.connection.id == connection.id && outbox.left.load(Relaxed);
+        if agents.get(&node).is_some_and(over) {
             agents.remove(&node);
         }
     }
 
     /// Relays a bundle to every agent of the cluster, and returns to how many.
-    pub(super) fn relay(&self, cluster: &ClusterPath, bundle: SignedBundle) -> usize {
+    pub(super) fn relay(&self, cluster: &ClusterPath, version: Version, bundle: SignedBundle) -> usize {
         let Some(line) = line(&ToNode::Bundle(bundle)) else { return 0 };
         let mut count = 0;
-        for outbox in lock(&self.0).values().filter(|outbox| outbox.cluster == *cluster) {
+        for outbox in lock(&self.0).values().filter(|outbox| outbox.cluster == *cluster && outbox.listens()) {
             *lock(&outbox.bundle) = Some(line.clone());
+            outbox.relayed(version);
             outbox.wake.notify_one();
             count += 1;
         }
         count
     }
 
+    /// How many agents have 0, 1, 2 and more bundles that they have not confirmed.
+    pub(super) fn lag(&self) -> [usize; UNCONFIRMED + 1] {
+        let mut agents = [0; UNCONFIRMED + 1];
+        for outbox in lock(&self.0).values().filter(|outbox| outbox.listens()) {
+            agents[lock(&outbox.unconfirmed).len().min(UNCONFIRMED)] += 1;
+        }
+        agents
+    }
+
     /// Relays an order to a node's agent. False if that is not connected here, or does not read.
     pub(super) fn order(&self, node: NodeId, order: SignedOrder) -> bool {
         let Some(line) = line(&ToNode::End(order)) else { return false };
-        let Some(outbox) = lock(&self.0).get(&node).cloned() else { return false };
+        let Some(outbox) = lock(&self.0).get(&node).filter(|outbox| outbox.listens()).cloned() else { return false };
         let mut orders = lock(&outbox.orders);
         if orders.len() >= ORDERS {
             return false;
@@ -176,7 +231,7 @@ pub(super) async fn serve<A: Authority>(agent: Agent<A>, identity: Identity, _se
 pub(super) async fn look<A: Authority>(agent: Agent<A>, node: NodeIdentity, _served: Served) {
     let Agent { shared, connection, channel, inlet } = agent;
     let work = async {
-        let Ok(answer) = shared.authority.call::<NodeLook>(NodeLookRequest { node }).await else { return 1 };
+        let Ok(answer) = shared.ask::<NodeLook>(NodeLookRequest { node }).await else { return 1 };
         let Ok(mut line) = serde_json::to_vec(&answer) else { return 1 };
         line.push(b'\n');
         u32::from(channel.data_bytes(line).await.is_err())
@@ -203,8 +258,12 @@ async fn join<A: Authority>(
 ) -> &'static str {
     let Ok(Some(FromNode::Join { secret, node })) = lines.next().await else { return "no token came" };
     let request = JoinRequest { connection: connection.id.clone(), peer: connection.peer, host_key, secret, node };
-    let (answer, outcome) = match shared.authority.call::<Join>(request).await {
-        Ok(answer) => (ToNode::Join(answer), "join answered"),
+    let (answer, outcome) = match shared.ask::<Join>(request).await {
+        Ok(answer @ JoinAnswer::Joined(_)) => {
+            connection.excuse();
+            (ToNode::Join(answer), "joined")
+        }
+        Ok(answer @ JoinAnswer::Refused { .. }) => (ToNode::Join(answer), "join refused"),
         Err(_) => (ToNode::Unavailable, "join: the authority cannot be reached"),
     };
     let Some(line) = line(&answer) else { return "the answer cannot be encoded" };
@@ -223,18 +282,28 @@ async fn follow<A: Authority>(
         connection: connection.clone(),
         cluster: ClusterPath { cluster: node.path.cluster.clone(), org: node.path.org.clone() },
         bundle: Mutex::new(None),
+        unconfirmed: Mutex::default(),
         orders: Mutex::new(Vec::new()),
         wake: Notify::new(),
         tunnel: Mutex::new(None),
+        left: AtomicBool::new(false),
     });
     let number = node.node;
     shared.agents.enter(number, &outbox);
     let _entered = Entered { agents: &shared.agents, node: number, outbox: outbox.clone() };
     let (answers, queue) = mpsc::channel(ANSWERS);
     tokio::select! {
-        outcome = read(shared, connection, lines, node, answers) => outcome,
+        outcome = read(shared, connection, lines, node, answers, &outbox) => outcome,
         outcome = write(channel, &outbox, queue) => outcome,
+        () = drained(shared) => "another gateway has taken over",
     }
+}
+
+/// Resolves some time after this gateway has handed over, so that not all agents go to the other one at once.
+async fn drained<A>(shared: &Shared<A>) {
+    shared.stop.drain.cancelled().await;
+    let share = u32::try_from((shared.random)() & 0xff).unwrap_or(0);
+    sleep(SEND_AWAY_WITHIN * share / 0xff).await;
 }
 
 /// Leaves when dropped.
@@ -256,13 +325,15 @@ async fn read<A: Authority>(
     mut lines: Lines<'_>,
     node: NodeIdentity,
     answers: mpsc::Sender<Bytes>,
+    outbox: &Outbox,
 ) -> &'static str {
     loop {
         let messages = match lines.next().await {
             Ok(Some(FromNode::Hello { have, host_certificate_until, reach })) => {
+                outbox.confirmed(have);
                 let (asking, peer) = (node.clone(), connection.peer);
                 let request = NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach };
-                match shared.authority.call::<NodeHello>(request).await {
+                match shared.ask::<NodeHello>(request).await {
                     Err(_) => vec![ToNode::Unavailable],
                     Ok(NodeHelloAnswer::Refused) => {
                         shared.agents.gone(node.node);
@@ -275,9 +346,10 @@ async fn read<A: Authority>(
                 }
             }
             Ok(Some(FromNode::Receipt { version, problem, ended })) => {
+                outbox.confirmed(version);
                 let request = NodeReceiptRequest { node: node.clone(), version, problem, ended };
                 // A receipt that is lost is made good by the next hello.
-                if let Err(error) = shared.authority.call::<NodeReceipt>(request).await {
+                if let Err(error) = shared.ask::<NodeReceipt>(request).await {
                     tracing::debug!(connection = %connection.id, action = "receipt", outcome = %error);
                 }
                 vec![]
@@ -285,7 +357,7 @@ async fn read<A: Authority>(
             Ok(Some(FromNode::Sessions { sessions, more })) => {
                 let request = NodeSessionsRequest { node: node.clone(), sessions, more };
                 // All of them are said again soon.
-                if let Err(error) = shared.authority.call::<NodeSessions>(request).await {
+                if let Err(error) = shared.ask::<NodeSessions>(request).await {
                     tracing::debug!(connection = %connection.id, action = "sessions", outcome = %error);
                 }
                 vec![]

@@ -78,7 +78,7 @@ where
     loop {
         let asked = tokio::select! {
             () = connection.over.cancelled() => return Err(Unreachable("the connection ended".into())),
-            asked = shared.authority.call::<C>(request.clone()) => asked,
+            asked = shared.ask::<C>(request.clone()) => asked,
         };
         match asked {
             Err(_) if Instant::now() + AGAIN < give_up => sleep(AGAIN).await,

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU16, Ordering},
     },
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What a full inlet means.
@@ -62,40 +63,65 @@ impl Pty {
     }
 }
 
+/// What kinds of channels a connection has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kinds {
+    /// That of a node's agent, or its tunnel.
+    pub(super) agent: bool,
+    /// A forward.
+    pub(super) forward: bool,
+}
+
 /// The channels of a connection.
 #[derive(Default)]
-pub(super) struct Channels(Mutex<HashMap<ChannelId, Entry>>);
+pub(super) struct Channels {
+    all: Mutex<HashMap<ChannelId, Entry>>,
+    /// There is one more, or one less.
+    pub(super) changed: Notify,
+}
 
 impl Channels {
     /// How many there are, of all types, with those whose opening is not decided.
     pub(super) fn count(&self) -> usize {
-        lock(&self.0).len()
+        lock(&self.all).len()
+    }
+
+    /// What there is among them.
+    pub(super) fn kinds(&self) -> Kinds {
+        let channels = lock(&self.all);
+        let any = |is: fn(&WhenFull) -> bool| channels.values().any(|entry| is(&entry.when_full));
+        Kinds {
+            agent: any(|when| matches!(when, WhenFull::EndConnection | WhenFull::Wait)),
+            forward: any(|when| matches!(when, WhenFull::Forward(_))),
+        }
     }
 
     /// Adds one.
     pub(super) fn insert(&self, id: ChannelId, entry: Entry) {
-        lock(&self.0).insert(id, entry);
+        lock(&self.all).insert(id, entry);
+        self.changed.notify_one();
     }
 
     /// What `look` says of one, if it is there.
     pub(super) fn with<T>(&self, id: ChannelId, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        lock(&self.0).get_mut(&id).map(look)
+        lock(&self.all).get_mut(&id).map(look)
     }
 
     /// The peer has closed one: its task, if it has one, removes it when it is done.
     pub(super) fn close(&self, id: ChannelId) {
-        let mut channels = lock(&self.0);
+        let mut channels = lock(&self.all);
         if let Some(entry) = channels.get(&id) {
             entry.inlet.close();
             if entry.waiting.is_some() {
                 channels.remove(&id);
+                self.changed.notify_one();
             }
         }
     }
 
     /// The connection is over.
     pub(super) fn close_all(&self) {
-        for entry in lock(&self.0).values() {
+        for entry in lock(&self.all).values() {
             entry.inlet.close();
         }
     }
@@ -109,8 +135,9 @@ pub(super) struct Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let Some(entry) = lock(&self.channels.0).remove(&self.id) {
+        if let Some(entry) = lock(&self.channels.all).remove(&self.id) {
             entry.inlet.abandon();
         }
+        self.channels.changed.notify_one();
     }
 }

@@ -7,6 +7,7 @@ use super::{
     connection::Connection,
     inlet::Inlet,
     line::{LineEditor, Typed},
+    metrics::Bound,
 };
 use crate::app::{
     authority::Authority,
@@ -68,6 +69,11 @@ impl Failure {
 impl<A: Authority> Command<A> {
     /// Runs it and closes the channel. `_served` keeps the channel counted until then.
     pub(super) async fn run(self, _served: Served) {
+        self.connection.says();
+        if let Some(remark) = self.connection.take_remark() {
+            // It fails when the peer is gone.
+            let _ = self.write(Some(STDERR), &format!("{remark}\n")).await;
+        }
         // The line may be no UTF-8, and need not make sense.
         let json = wants_json(String::from_utf8_lossy(&self.line).split_whitespace());
         let output = {
@@ -81,6 +87,8 @@ impl<A: Authority> Command<A> {
             }
         };
         let Connection { id, peer, .. } = &*self.connection;
+        self.connection.says();
+        self.shared.metrics.command(output.exit);
         // The words are in the authority's audit log: a command line may hold what belongs in no other log.
         tracing::info!(connection = %id, %peer, user = %self.user, action = "command", outcome = output.exit);
         // It fails when the peer is gone.
@@ -90,6 +98,7 @@ impl<A: Authority> Command<A> {
     async fn ask(&self) -> Result<Output, Failure> {
         let limit = self.shared.config.limits.command_line;
         if self.line.len() > limit {
+            self.shared.metrics.refused(Bound::CommandLine);
             return Err(Failure::Usage(format!("the command line is longer than {limit} bytes")));
         }
         let Ok(line) = String::from_utf8(self.line.clone()) else {
@@ -112,7 +121,7 @@ impl<A: Authority> Command<A> {
                 if request.line.is_empty() {
                     patiently::<RunCommand, A>(&self.shared, &self.connection, request.clone()).await
                 } else {
-                    self.shared.authority.call::<RunCommand>(request.clone()).await
+                    self.shared.ask::<RunCommand>(request.clone()).await
                 }
             };
             match self.waiting(answer).await {
@@ -168,6 +177,7 @@ impl<A: Authority> Command<A> {
         let mut input = Vec::new();
         while let Some(data) = self.inlet.next().await {
             if input.len() + data.len() > limit {
+                self.shared.metrics.refused(Bound::Input);
                 return Err(Failure::Usage(format!("the input is longer than {limit} bytes")));
             }
             input.extend_from_slice(&data);

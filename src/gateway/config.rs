@@ -1,59 +1,46 @@
 //! gateway.toml: what is written there, and what it means once checked.
 
-use crate::domain::Ttl;
+use super::{
+    algorithms::{Algorithms, RawAlgorithms},
+    limits::{Limits, RawLimits, RawPenalties},
+    penalties::PenaltySettings,
+};
+use crate::domain::Networks;
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 use thiserror::Error;
 
 /// gateway.toml as it is written.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
-    /// Addresses to listen on, each `ADDRESS:PORT`.
+    /// Addresses to listen on, each `ADDRESS:PORT`. May be left out when systemd listens (socket activation).
+    #[serde(default)]
     pub listen: Vec<SocketAddr>,
+    /// Where monitoring and load balancers ask, over HTTP; nowhere if it is left out.
+    pub monitor: Option<SocketAddr>,
     /// The authority's socket for gateways.
     pub authority_socket: PathBuf,
     /// The host key; made if it is missing.
     pub host_key: PathBuf,
     /// Distinguishes this gateway from others beside it.
     pub name: String,
+    /// Load balancers: connections from there begin with a PROXY header, which is believed.
+    pub proxy_protocol_from: Option<Networks>,
     /// Bounds; each has a default.
     #[serde(default)]
     pub limits: RawLimits,
-}
-
-/// `[limits]` as it is written.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawLimits {
-    /// Connections in all.
-    pub connections: Option<usize>,
-    /// Connections from one address (IPv6: one /64).
-    pub connections_per_address: Option<usize>,
-    /// Of these, how many may be unauthenticated.
-    pub unauthenticated_per_address: Option<usize>,
-    /// From the first byte to authentication.
-    pub login_deadline: Option<Ttl>,
-    /// Keys and certificates that one connection may offer.
-    pub auth_attempts: Option<u32>,
-    /// Channels of one connection, of all types.
-    pub channels: Option<usize>,
-    /// Commands of one connection that run at the same time; more wait.
-    pub commands: Option<usize>,
-    /// Bytes of a command line.
-    pub command_line: Option<usize>,
-    /// Bytes kept for a node that does not read, per channel.
-    pub channel_buffer: Option<usize>,
-    /// How long open connections live without the authority.
-    pub authority_lost_after: Option<Ttl>,
+    /// Penalties for addresses that behave badly.
+    #[serde(default)]
+    pub penalties: RawPenalties,
+    /// What is spoken, within what is safe.
+    #[serde(default)]
+    pub algorithms: RawAlgorithms,
 }
 
 /// A configuration that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    /// Nowhere to listen.
-    #[error("listen is empty; name at least one ADDRESS:PORT")]
-    NoListener,
     /// Not a usable name.
     #[error("name must be 1 to 64 letters, digits, '-', '_' or '.'")]
     Name,
@@ -67,126 +54,67 @@ pub enum ConfigError {
         /// The most.
         max: usize,
     },
+    /// An algorithm that is not offered.
+    #[error("algorithms.{list}: {found:?} is not offered; there are: {known}")]
+    Algorithm {
+        /// In which list.
+        list: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        known: String,
+    },
+    /// None at all.
+    #[error("algorithms.{list} is empty; leave it out for the default: {known}")]
+    NoAlgorithm {
+        /// Which list.
+        list: &'static str,
+        /// What there is.
+        known: String,
+    },
 }
 
 /// What a gateway is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it listens.
+    /// Where it listens, beside what systemd has opened for it.
     pub listen: Vec<SocketAddr>,
+    /// Where monitoring asks.
+    pub monitor: Option<SocketAddr>,
     /// The authority's socket.
     pub authority_socket: PathBuf,
     /// The host key's file.
     pub host_key: PathBuf,
     /// Its name.
     pub name: String,
+    /// Whose PROXY headers are believed, and needed.
+    pub proxy_protocol_from: Option<Networks>,
     /// Its bounds.
     pub limits: Limits,
-}
-
-/// Bounds on what peers can make the gateway do; see [`RawLimits`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections in all.
-    pub connections: usize,
-    /// Connections from one address.
-    pub connections_per_address: usize,
-    /// Unauthenticated connections from one address.
-    pub unauthenticated_per_address: usize,
-    /// From the first byte to authentication.
-    pub login_deadline: Duration,
-    /// Keys and certificates offered on one connection.
-    pub auth_attempts: u32,
-    /// Channels of one connection.
-    pub channels: usize,
-    /// Commands of one connection at the same time.
-    pub commands: usize,
-    /// Bytes of a command line.
-    pub command_line: usize,
-    /// Bytes kept per channel for a node that does not read.
-    pub channel_buffer: usize,
-    /// How long open connections live without the authority.
-    pub authority_lost_after: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            connections_per_address: 256,
-            unauthenticated_per_address: 32,
-            login_deadline: Duration::from_secs(60),
-            auth_attempts: 20,
-            channels: 64,
-            commands: 8,
-            command_line: 4096,
-            channel_buffer: 4 * 1024 * 1024,
-            authority_lost_after: Duration::from_secs(300),
-        }
-    }
-}
-
-impl TryFrom<RawLimits> for Limits {
-    type Error = ConfigError;
-
-    fn try_from(raw: RawLimits) -> Result<Self, ConfigError> {
-        let default = Self::default();
-        let within = |name, value: Option<usize>, default: usize, min, max| match value {
-            None => Ok(default),
-            Some(value) if (min..=max).contains(&value) => Ok(value),
-            Some(_) => Err(ConfigError::Limit { name, min, max }),
-        };
-        let attempts = raw.auth_attempts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        Ok(Self {
-            connections: within("connections", raw.connections, default.connections, 1, 1_000_000)?,
-            connections_per_address: within(
-                "connections_per_address",
-                raw.connections_per_address,
-                default.connections_per_address,
-                1,
-                1_000_000,
-            )?,
-            unauthenticated_per_address: within(
-                "unauthenticated_per_address",
-                raw.unauthenticated_per_address,
-                default.unauthenticated_per_address,
-                1,
-                1_000_000,
-            )?,
-            login_deadline: raw.login_deadline.map_or(default.login_deadline, Ttl::duration),
-            auth_attempts: u32::try_from(within("auth_attempts", attempts, 20, 1, 1000)?).unwrap_or(20),
-            channels: within("channels", raw.channels, default.channels, 1, 10_000)?,
-            commands: within("commands", raw.commands, default.commands, 1, 1000)?,
-            command_line: within("command_line", raw.command_line, default.command_line, 64, 64 * 1024)?,
-            channel_buffer: within(
-                "channel_buffer",
-                raw.channel_buffer,
-                default.channel_buffer,
-                64 * 1024,
-                256 * 1024 * 1024,
-            )?,
-            authority_lost_after: raw.authority_lost_after.map_or(default.authority_lost_after, Ttl::duration),
-        })
-    }
+    /// How it punishes.
+    pub penalties: PenaltySettings,
+    /// What it speaks.
+    pub algorithms: Algorithms,
 }
 
 impl TryFrom<RawConfig> for Config {
     type Error = ConfigError;
 
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
-        if raw.listen.is_empty() {
-            return Err(ConfigError::NoListener);
-        }
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if raw.name.is_empty() || raw.name.len() > 64 || !raw.name.bytes().all(good) {
             return Err(ConfigError::Name);
         }
         Ok(Self {
             listen: raw.listen,
+            monitor: raw.monitor,
             authority_socket: raw.authority_socket,
             host_key: raw.host_key,
             name: raw.name,
+            proxy_protocol_from: raw.proxy_protocol_from,
             limits: raw.limits.try_into()?,
+            penalties: raw.penalties.into(),
+            algorithms: raw.algorithms.try_into()?,
         })
     }
 }
@@ -194,6 +122,7 @@ impl TryFrom<RawConfig> for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const GOOD: &str =
         "listen = ['127.0.0.1:2222']\nauthority_socket = '/run/gateway.sock'\nhost_key = '/k'\nname = 'gw1'\n";
@@ -211,6 +140,30 @@ mod tests {
         assert!(parse(&format!("{GOOD}[limits]\nchannels = 0")).unwrap_err().contains("limits.channels"));
         assert!(parse(&format!("{GOOD}[limits]\nchanels = 7")).unwrap_err().contains("unknown field"));
         assert!(parse(&GOOD.replace("gw1", "a b")).is_err());
-        assert!(parse(&GOOD.replace("'127.0.0.1:2222'", "")).is_err());
+        let idle = |value: &str| parse(&format!("{GOOD}[limits]\nidle_timeout = '{value}'"));
+        assert_eq!(idle("off").unwrap().limits.idle_timeout, None);
+        assert_eq!(idle("5m").unwrap().limits.idle_timeout, Some(Duration::from_secs(300)));
+        assert!(idle("never").unwrap_err().contains("or \"off\""));
+    }
+
+    #[test]
+    fn penalties_have_defaults_and_networks_that_are_not_everywhere() {
+        assert_eq!(parse(GOOD).unwrap().penalties, PenaltySettings::default());
+        let config = parse(&format!("{GOOD}[penalties]\nno_auth = 'off'\nexempt = ['192.0.2.1']")).unwrap();
+        assert_eq!(config.penalties.no_auth, Duration::ZERO);
+        assert!(!config.penalties.concerns("192.0.2.1".parse().unwrap()));
+        assert!(config.penalties.concerns("192.0.2.2".parse().unwrap()));
+        assert!(parse(&format!("{GOOD}[penalties]\nexempt = ['0.0.0.0/0']")).is_err());
+        assert!(parse(&format!("{GOOD}proxy_protocol_from = ['0.0.0.0/0']")).is_err());
+    }
+
+    #[test]
+    fn only_what_is_safe_can_be_chosen() {
+        let choose = |list: &str| parse(&format!("{GOOD}[algorithms]\n{list}"));
+        choose("ciphers = ['aes256-gcm@openssh.com']\nkex = ['mlkem768x25519-sha256']").unwrap();
+        for bad in ["ciphers = ['aes256-cbc']", "kex = ['diffie-hellman-group14-sha1']", "macs = ['hmac-sha1']"] {
+            assert!(choose(bad).unwrap_err().contains("is not offered; there are: "), "{bad}");
+        }
+        assert!(choose("ciphers = []").unwrap_err().contains("is empty"));
     }
 }

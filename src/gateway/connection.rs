@@ -4,6 +4,7 @@
 //! full or a key exchange hangs. What holds is `shutdown(2)` on the socket: every read and write of the loop then
 //! fails, whatever the peer does. The message is sent before, for those who read.
 
+use super::{channels::Channels, doors::Place, lock};
 use crate::app::protocol::ConnectionId;
 use russh::{Disconnect, server::Handle};
 use rustix::net::Shutdown;
@@ -13,8 +14,8 @@ use std::{
     os::fd::OwnedFd,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -22,7 +23,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,16 +42,32 @@ pub(super) struct Connection {
     pub(super) over: CancellationToken,
     /// Cancelled at authentication, unless it is that of a machine that joins: the login deadline goes on for it.
     pub(super) authenticated: CancellationToken,
+    /// What is open on it.
+    pub(super) channels: Arc<Channels>,
+    /// Its place among the others, until it is over.
+    pub(super) place: Mutex<Option<Place>>,
     /// Cancelled when the session loop has begun to close.
     closing: CancellationToken,
     socket: OwnedFd,
     handle: OnceLock<Handle>,
     ending: AtomicBool,
+    tried: AtomicBool,
+    excused: AtomicBool,
+    /// What is to be said with the next command, on standard error.
+    remark: Mutex<Option<&'static str>>,
+    since: Instant,
+    /// When something was last said on it, in milliseconds after `since`.
+    said: AtomicU64,
 }
 
 impl Connection {
     /// For an accepted socket; the returned stream is what russh gets.
-    pub(super) fn new(id: ConnectionId, peer: IpAddr, stream: TcpStream) -> io::Result<(Arc<Self>, Socket)> {
+    pub(super) fn new(
+        id: ConnectionId,
+        peer: IpAddr,
+        stream: TcpStream,
+        place: Place,
+    ) -> io::Result<(Arc<Self>, Socket)> {
         use std::os::fd::AsFd;
         let socket = stream.as_fd().try_clone_to_owned()?;
         let connection = Arc::new(Self {
@@ -59,10 +76,17 @@ impl Connection {
             forwards: CancellationToken::new(),
             over: CancellationToken::new(),
             authenticated: CancellationToken::new(),
+            channels: Arc::default(),
+            place: Mutex::new(Some(place)),
             closing: CancellationToken::new(),
             socket,
             handle: OnceLock::new(),
             ending: AtomicBool::new(false),
+            tried: AtomicBool::new(false),
+            excused: AtomicBool::new(false),
+            remark: Mutex::new(None),
+            since: Instant::now(),
+            said: AtomicU64::new(0),
         });
         let socket = Socket { stream, closing: connection.closing.clone() };
         Ok((connection, socket))
@@ -72,6 +96,47 @@ impl Connection {
     pub(super) fn started(&self, handle: Handle) {
         // Set once, by the task that started the session.
         let _ = self.handle.set(handle);
+    }
+
+    /// A key or a certificate was presented.
+    pub(super) fn tries(&self) {
+        self.tried.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was.
+    pub(super) fn has_tried(&self) -> bool {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// That nobody was let in is not the peer's fault.
+    pub(super) fn excuse(&self) {
+        self.excused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is not the peer's fault.
+    pub(super) fn excused(&self) -> bool {
+        self.excused.load(Ordering::Relaxed)
+    }
+
+    /// Something to be said with the next command, since there is no other place for it.
+    pub(super) fn remark(&self, text: &'static str) {
+        *lock(&self.remark) = Some(text);
+    }
+
+    /// What is to be said, once.
+    pub(super) fn take_remark(&self) -> Option<&'static str> {
+        lock(&self.remark).take()
+    }
+
+    /// Something was said: it is not idle.
+    pub(super) fn says(&self) {
+        let after = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.said.store(after, Ordering::Relaxed);
+    }
+
+    /// How long ago something was last said.
+    pub(super) fn quiet(&self) -> Duration {
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.said.load(Ordering::Relaxed)))
     }
 
     /// Resolves when the session loop has begun to close.

@@ -4,7 +4,7 @@ use super::{Shared, agents::Agents};
 use crate::app::{
     authority::Authority,
     protocol::{DialPermit, Reach},
-    tunnel::Stream,
+    tunnel::{Stream, Tunnel},
 };
 use bytes::{Bytes, BytesMut};
 use std::{sync::Arc, time::Duration};
@@ -14,11 +14,17 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 /// How long a node may take to accept.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the agent of a node that is reached through it may be away.
+const AGENT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How much is read from a node at once.
 const READ: usize = 64 * 1024;
@@ -52,7 +58,11 @@ pub(super) async fn dial<A: Authority>(shared: &Shared<A>, permit: &DialPermit) 
 }
 
 async fn way(agents: &Agents, permit: &DialPermit) -> Result<Dialled, String> {
-    if let Some(tunnel) = agents.tunnel(permit.node_id) {
+    let tunnel = match permit.reach {
+        Reach::Direct => agents.tunnel(permit.node_id),
+        Reach::Tunnel => awaited(agents, permit).await,
+    };
+    if let Some(tunnel) = tunnel {
         let stream = tunnel.open().await.map_err(|why| unreachable(permit, &why.to_string()))?;
         return Ok(Dialled::Tunnel(Arc::new(stream)));
     }
@@ -64,6 +74,18 @@ async fn way(agents: &Agents, permit: &DialPermit) -> Result<Dialled, String> {
     // It fails only on a socket that is gone already.
     let _ = node.set_nodelay(true);
     Ok(Dialled::Tcp(node))
+}
+
+/// An agent may be on its way here, from a gateway that has just handed over.
+async fn awaited(agents: &Agents, permit: &DialPermit) -> Option<Tunnel> {
+    let give_up = Instant::now() + AGENT_WITHIN;
+    loop {
+        let tunnel = agents.tunnel(permit.node_id);
+        if tunnel.is_some() || Instant::now() >= give_up {
+            return tunnel;
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 fn unreachable(permit: &DialPermit, why: &str) -> String {

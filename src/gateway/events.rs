@@ -63,11 +63,8 @@ async fn lost<A: Authority>(shared: &Shared<A>, heard: Instant) {
 
 /// One stream from its hello to its end; returns why it ended.
 async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> String {
-    let hello = Hello {
-        gateway: shared.config.name.clone(),
-        host_key: shared.host_key.clone(),
-        sessions: shared.registry().hello(),
-    };
+    let name = shared.name();
+    let hello = Hello { gateway: name.clone(), host_key: shared.host_key.clone(), sessions: shared.registry().hello() };
     let opened = tokio::select! {
         opened = timeout(SILENCE, shared.authority.events(hello)) => opened,
         () = lost(shared, *heard) => {
@@ -86,12 +83,15 @@ async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> S
                 Ok(Ok(event)) => {
                     *heard = Instant::now();
                     shared.connected.send_replace(true);
+                    if event == Event::Ready {
+                        shared.greeted.send_replace(Arc::new(name.clone()));
+                    }
                     act(shared, event);
                 }
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) => return "the event stream fell silent".into(),
             },
-            () = shared.resync.notified() => return "a forward was opened meanwhile: beginning anew".into(),
+            () = shared.resync.notified() => return "what the authority knows of this gateway has changed: beginning anew".into(),
             () = lost(shared, *heard) => {
                 *heard = Instant::now();
                 return "the event stream fell silent".into();
@@ -124,7 +124,7 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
             shared.closed.notify_one();
         }
         Event::Bundle { cluster, version, bundle } => {
-            let agents = shared.agents.relay(&cluster, bundle);
+            let agents = shared.agents.relay(&cluster, version, bundle);
             tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
         }
         Event::EndOnNode { node, order } => {
@@ -158,8 +158,8 @@ pub(super) async fn report_closed<A: Authority>(shared: Arc<Shared<A>>, shutdown
             }
             let later = sessions.split_off(sessions.len().min(REPORTS));
             let again = sessions.clone();
-            let done = mark.map(|version| Marked { gateway: shared.config.name.clone(), version });
-            let reported = shared.authority.call::<Closed>(ClosedRequest { sessions, done }).await;
+            let done = mark.map(|version| Marked { gateway: shared.name(), version });
+            let reported = shared.ask::<Closed>(ClosedRequest { sessions, done }).await;
             shared.registry().put_back_closed(later);
             if reported.is_err() {
                 shared.registry().put_back_closed(again);

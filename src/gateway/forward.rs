@@ -20,6 +20,7 @@ use crate::{
     },
     domain::SessionId,
 };
+use prometheus_client::metrics::counter::Counter;
 use russh::{
     Channel, ChannelOpenFailure, ChannelWriteHalf, Disconnect,
     server::{ChannelOpenHandle, Msg},
@@ -50,13 +51,14 @@ pub(super) struct ForwardHandle {
     /// Cancelled: stop at once, move nothing more.
     pub(super) abort: CancellationToken,
     reason: OnceLock<String>,
+    ordered: OnceLock<Instant>,
 }
 
 impl ForwardHandle {
     /// For a forward on this connection.
     pub(super) fn new(connection: Arc<Connection>) -> Self {
         let abort = connection.forwards.child_token();
-        Self { connection, abort, reason: OnceLock::new() }
+        Self { connection, abort, reason: OnceLock::new(), ordered: OnceLock::new() }
     }
 
     /// Ends it.
@@ -72,8 +74,10 @@ impl ForwardHandle {
     }
 
     fn because(&self, reason: &str) {
-        // The first reason stands.
-        let _ = self.reason.set(one_line(reason));
+        // The first reason stands, and its time.
+        if self.reason.set(one_line(reason)).is_ok() {
+            let _ = self.ordered.set(Instant::now());
+        }
     }
 
     fn reason(&self) -> String {
@@ -148,10 +152,15 @@ impl<A: Authority> Forward<A> {
         };
         let name = permit.node.to_string();
         self.log(&name, "opened", &session);
+        let counted = self.shared.metrics.session(&permit.project);
         let (_, write) = channel.split();
         reply.accept().await;
         let outcome = self.carry(node, &write, &session).await;
         self.inlet.abandon();
+        drop(counted);
+        if let Some(ordered) = self.handle.ordered.get() {
+            self.shared.metrics.ended(ordered.elapsed());
+        }
         self.log(&name, &outcome, &session);
         // Before the client is told: a session loop that is stuck must not keep the forward in the registry.
         drop(session);
@@ -186,7 +195,7 @@ impl<A: Authority> Forward<A> {
 
     async fn ask_and_dial(&self, session: &mut Registered<A>) -> Result<(Dialled, DialPermit), ChannelOpenFailure> {
         let request = OpenRequest {
-            gateway: self.shared.config.name.clone(),
+            gateway: self.shared.name(),
             connection: self.handle.connection.id.clone(),
             peer: self.handle.connection.peer,
             credential: self.credential.clone(),
@@ -194,15 +203,17 @@ impl<A: Authority> Forward<A> {
             host: self.host.clone(),
             port: self.port,
         };
-        let permit = match self.shared.authority.call::<Open>(request).await {
+        let permit = match self.shared.ask::<Open>(request).await {
             Err(_) => return Err(prohibited(super::auth::AWAY)),
-            Ok(OpenAnswer::Refused { message }) => {
+            Ok(OpenAnswer::Refused { message, reason }) => {
+                self.shared.metrics.decision("open", &reason);
                 session.report = false;
                 return Err(prohibited(&message));
             }
             Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => permit,
             Ok(OpenAnswer::Permit(_)) => return Err(prohibited("the access service answered another question")),
         };
+        self.shared.metrics.decision("open", "permitted");
         let opened = self.shared.registry().opened(&session.session, permit.node_id, permit.since);
         match opened {
             Opened::Ended(reason) => return Err(prohibited(&reason)),
@@ -229,8 +240,8 @@ impl<A: Authority> Forward<A> {
     async fn carry(&self, node: Dialled, write: &ChannelWriteHalf<Msg>, session: &Registered<A>) -> String {
         let stream = node.stream();
         let (from_node, to_node) = node.split();
-        let mut up = pin!(upwards(&self.inlet, to_node, &session.up));
-        let mut down = pin!(downwards(from_node, write, &session.down));
+        let mut up = pin!(upwards(&self.inlet, to_node, &session.up, &self.shared.metrics.up));
+        let mut down = pin!(downwards(from_node, write, session, &self.handle.connection));
         let (mut up_done, mut down_done, mut closed) = (false, false, false);
         let mut give_up = Instant::now();
         loop {
@@ -267,7 +278,7 @@ async fn lost(stream: Option<&Stream>) {
     }
 }
 
-async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &AtomicU64) {
+async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &AtomicU64, all: &Counter) {
     while let Some(data) = inlet.next().await {
         let length = u64::try_from(data.len()).unwrap_or(0);
         if !node.write(data).await {
@@ -276,17 +287,25 @@ async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &AtomicU64) {
             return;
         }
         moved.fetch_add(length, Relaxed);
+        all.inc_by(length);
     }
     node.end().await;
 }
 
-async fn downwards(mut node: NodeReader, write: &ChannelWriteHalf<Msg>, moved: &AtomicU64) {
+async fn downwards<A: Authority>(
+    mut node: NodeReader,
+    write: &ChannelWriteHalf<Msg>,
+    session: &Registered<A>,
+    connection: &Connection,
+) {
     while let Some(data) = node.next().await {
         let length = u64::try_from(data.len()).unwrap_or(0);
         if write.data_bytes(data).await.is_err() {
             return;
         }
-        moved.fetch_add(length, Relaxed);
+        session.down.fetch_add(length, Relaxed);
+        session.shared.metrics.down.inc_by(length);
+        connection.says();
     }
     // It fails when the peer is gone.
     let _ = write.eof().await;

@@ -8,11 +8,13 @@ use super::{
     agents::{self, Agent},
     algorithms,
     auth::{AWAY, Identity, authenticate, patiently_connected},
-    channels::{Channels, Entry, Served, WhenFull},
+    channels::{Entry, Served, WhenFull},
     command::Command,
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST},
     inlet::Inlet,
+    lock,
+    metrics::Bound,
     tunnel::{self, TunnelChannel},
 };
 use crate::{
@@ -36,6 +38,9 @@ use tokio_util::sync::CancellationToken;
 /// closed first until the connection ends, so their number is bounded as well.
 const CHANNELS_IN_A_LIFE: u32 = 16 * 1024;
 
+/// Why `-R` does nothing here. A global request is answered with yes or no; the words come with the first command.
+const NO_LISTENING: &str = "-R was refused: the gateway listens for nobody. Ask the node for it: ssh -R ... NODE";
+
 /// One connection's answers.
 pub(super) struct Handler<A> {
     shared: Arc<Shared<A>>,
@@ -43,7 +48,6 @@ pub(super) struct Handler<A> {
     attempts: u32,
     /// Set by the one authentication that succeeded, which is the last one.
     identity: Option<Identity>,
-    channels: Arc<Channels>,
     opened: u32,
     /// A token may have been sent: the one that a connection may send.
     join_started: bool,
@@ -54,22 +58,14 @@ impl<A: Authority> Handler<A> {
     /// For a connection that has just been accepted.
     pub(super) fn new(shared: Arc<Shared<A>>, connection: Arc<Connection>) -> Self {
         let commands = Arc::new(Semaphore::new(shared.config.limits.commands));
-        Self {
-            shared,
-            connection,
-            attempts: 0,
-            identity: None,
-            channels: Arc::default(),
-            opened: 0,
-            join_started: false,
-            commands,
-        }
+        Self { shared, connection, attempts: 0, identity: None, opened: 0, join_started: false, commands }
     }
 
     /// Counts what russh does not: offers that were answered 'yes, sign'. False when there were too many.
     fn attempt(&mut self) -> bool {
         self.attempts += 1;
         if self.attempts > self.shared.config.limits.auth_attempts {
+            self.shared.metrics.refused(Bound::AuthAttempts);
             self.connection.end(Disconnect::NoMoreAuthMethodsAvailable, "Too many authentication attempts");
             return false;
         }
@@ -80,17 +76,32 @@ impl<A: Authority> Handler<A> {
         self.identity = None;
         let (kind, joining) = (kind(&presented), user == JOIN_LOGIN);
         let Connection { id, peer, .. } = &*self.connection;
+        let log = |outcome| self.shared.metrics.login(kind, outcome);
         match authenticate(&self.shared, &self.connection, presented, key, joining).await {
             Ok(Some(identity)) => {
+                if let Err(bound) = self.enter(&identity) {
+                    log("refused");
+                    tracing::warn!(connection = %id, %peer, user = %identity.name(), action = "login", with = kind, outcome = "refused", %bound);
+                    self.shared.metrics.refused(bound);
+                    let limit = self.shared.config.limits.connections_per_account;
+                    let reason = format!("{limit} connections of this account are open; close some, then try again");
+                    self.connection.end(Disconnect::TooManyConnections, &reason);
+                    // As nobody, and only to hear why: whose last key is refused leaves without reading on.
+                    return Auth::Accept;
+                }
+                log("accepted");
                 tracing::info!(connection = %id, %peer, user = %identity.name(), action = "login", with = kind, outcome = "accepted");
                 self.identity = Some(identity);
                 Auth::Accept
             }
             Ok(None) => {
+                log("refused");
                 tracing::info!(connection = %id, %peer, action = "login", with = kind, outcome = "refused");
                 Auth::reject()
             }
             Err(error) => {
+                log("unavailable");
+                self.connection.excuse();
                 tracing::warn!(connection = %id, %peer, action = "login", with = kind, outcome = %error);
                 self.connection.end(Disconnect::ServiceNotAvailable, AWAY);
                 Auth::reject()
@@ -98,32 +109,45 @@ impl<A: Authority> Handler<A> {
         }
     }
 
+    /// Counts a connection among those of its account. Any key at all may join: until it has, it is nobody, and neither its
+    /// place nor its time is longer than that.
+    fn enter(&self, identity: &Identity) -> Result<(), Bound> {
+        let account = match identity {
+            Identity::Account { credential, .. } => Some(credential.account),
+            Identity::Node(_) => None,
+            Identity::Joining(_) => return Ok(()),
+        };
+        let mut place = lock(&self.connection.place);
+        place.as_mut().map_or(Ok(()), |place| place.authenticated(account, &self.shared.config.limits))
+    }
+
     /// Whether one more channel may be opened; if not, why.
     fn may_open(&mut self) -> Result<(), ChannelOpenFailure> {
         self.opened += 1;
-        let shortage = |reason: &str| {
+        let shortage = |bound, reason: &str| {
+            self.shared.metrics.refused(bound);
             Err(ChannelOpenFailure::Other {
                 code: ChannelOpenFailure::ResourceShortage.code(),
                 reason: reason.to_owned(),
             })
         };
         if self.opened > CHANNELS_IN_A_LIFE {
-            return shortage("this connection has opened too many channels; make a new one");
+            return shortage(Bound::ChannelsInALife, "this connection has opened too many channels; make a new one");
         }
-        if self.channels.count() >= self.shared.config.limits.channels {
-            return shortage("too many channels are open on this connection");
+        if self.connection.channels.count() >= self.shared.config.limits.channels {
+            return shortage(Bound::Channels, "too many channels are open on this connection");
         }
         Ok(())
     }
 
     fn served(&self, id: ChannelId) -> Served {
-        Served { channels: self.channels.clone(), id }
+        Served { channels: self.connection.channels.clone(), id }
     }
 
     /// Starts a command on a session channel, if that is possible, and says whether it was.
     fn start_command(&self, id: ChannelId, line: &[u8]) -> bool {
         let Some(Identity::Account { credential, user }) = self.identity.clone() else { return false };
-        let started = self.channels.with(id, |entry| {
+        let started = self.connection.channels.with(id, |entry| {
             let channel = entry.waiting.take()?;
             Some((channel, entry.inlet.clone(), entry.terminal.clone()))
         });
@@ -152,7 +176,7 @@ impl<A: Authority> Handler<A> {
             Some(Identity::Joining(_)) => return false,
             Some(Identity::Account { .. }) | None => return false,
         };
-        let started = self.channels.with(id, |entry| {
+        let started = self.connection.channels.with(id, |entry| {
             let channel = entry.waiting.take()?;
             entry.when_full = WhenFull::EndConnection;
             Some((channel, entry.inlet.clone()))
@@ -166,7 +190,7 @@ impl<A: Authority> Handler<A> {
 
     fn start_look(&self, id: ChannelId) -> bool {
         let Some(Identity::Node(node)) = &self.identity else { return false };
-        let started = self.channels.with(id, |entry| Some((entry.waiting.take()?, entry.inlet.clone())));
+        let started = self.connection.channels.with(id, |entry| Some((entry.waiting.take()?, entry.inlet.clone())));
         let Some((channel, inlet)) = started.flatten() else { return false };
         let look = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
         tokio::spawn(agents::look(look, node.clone(), self.served(id)));
@@ -175,7 +199,7 @@ impl<A: Authority> Handler<A> {
 
     fn start_tunnel(&self, id: ChannelId) -> bool {
         let Some(Identity::Node(node)) = &self.identity else { return false };
-        let started = self.channels.with(id, |entry| {
+        let started = self.connection.channels.with(id, |entry| {
             let channel = entry.waiting.take()?;
             entry.when_full = WhenFull::Wait;
             // Nothing has come yet: whoever speaks before the answer has no tunnel.
@@ -209,7 +233,7 @@ impl<A> Drop for Handler<A> {
     fn drop(&mut self) {
         // The session loop has ended, however it did: what waits for it must not.
         self.connection.over.cancel();
-        self.channels.close_all();
+        self.connection.channels.close_all();
     }
 }
 
@@ -218,13 +242,18 @@ impl<A: Authority> SshHandler for Handler<A> {
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Error> {
         self.attempt();
+        self.shared.metrics.login("none", "refused");
         Ok(Auth::reject())
     }
 
     async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         // Nothing is remembered and nobody is asked: an offer proves nothing (Go CVE-2024-45337), and the answer
         // would tell which keys are registered.
+        self.connection.tries();
         let small = offer.public_key.to_bytes().is_ok_and(|blob| blob.len() <= MAX_KEY_BYTES);
+        if !small {
+            self.shared.metrics.refused(Bound::KeySize);
+        }
         if !self.attempt() || !small || algorithms::refused(offer.algorithm) {
             return Ok(Auth::reject());
         }
@@ -234,6 +263,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
         self.identity = None;
         let Ok(blob) = key.public_key.to_bytes() else { return Ok(Auth::reject()) };
+        self.connection.tries();
         if blob.len() > MAX_KEY_BYTES || algorithms::refused(key.algorithm) {
             return Ok(Auth::reject());
         }
@@ -244,6 +274,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
         self.identity = None;
         let Ok(blob) = certificate.to_bytes() else { return Ok(Auth::reject()) };
+        self.connection.tries();
         // The algorithm of the peer's own signature was seen by `auth_publickey_offered`; here it is the CA's.
         if blob.len() > MAX_KEY_BYTES || algorithms::refused(&certificate.signature().algorithm()) {
             return Ok(Auth::reject());
@@ -259,7 +290,6 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {
-        // Any key at all may join: until it has, it is nobody, and neither its place nor its time is longer than that.
         if !matches!(self.identity, Some(Identity::Joining(_))) {
             self.connection.authenticated.cancel();
         }
@@ -284,7 +314,7 @@ impl<A: Authority> SshHandler for Handler<A> {
             waiting: Some(write),
             terminal: Arc::default(),
         };
-        self.channels.insert(id, entry);
+        self.connection.channels.insert(id, entry);
         reply.accept().await;
         Ok(())
     }
@@ -308,6 +338,7 @@ impl<A: Authority> SshHandler for Handler<A> {
             return Ok(());
         }
         if host.len() > MAX_HOST {
+            self.shared.metrics.refused(Bound::HostName);
             reply.reject(prohibited()).await;
             return Ok(());
         }
@@ -319,7 +350,7 @@ impl<A: Authority> SshHandler for Handler<A> {
             waiting: None,
             terminal: Arc::default(),
         };
-        self.channels.insert(id, entry);
+        self.connection.channels.insert(id, entry);
         let forward = Forward {
             shared: self.shared.clone(),
             handle: Arc::new(ForwardHandle::new(self.connection.clone())),
@@ -372,18 +403,24 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Error> {
+        self.connection.says();
         loop {
-            let full = self.channels.with(id, |entry| {
+            let full = self.connection.channels.with(id, |entry| {
                 if entry.inlet.push(data) { None } else { Some((entry.inlet.clone(), entry.when_full.clone())) }
             });
             let Some(Some((inlet, when_full))) = full else { return Ok(()) };
             match when_full {
-                WhenFull::Drop => return Ok(()),
+                WhenFull::Drop => {
+                    self.shared.metrics.refused(Bound::Input);
+                    return Ok(());
+                }
                 WhenFull::EndConnection => {
+                    self.shared.metrics.refused(Bound::AgentInput);
                     self.connection.end(Disconnect::ProtocolError, "too much was sent without waiting");
                     return Ok(());
                 }
-                WhenFull::Forward(overflow) if self.channels.count() > 1 => {
+                WhenFull::Forward(overflow) if self.connection.channels.count() > 1 => {
+                    self.shared.metrics.refused(Bound::ChannelBuffer);
                     overflow.cancel();
                     return Ok(());
                 }
@@ -397,12 +434,12 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
-        self.channels.with(id, |entry| entry.inlet.end());
+        self.connection.channels.with(id, |entry| entry.inlet.end());
         Ok(())
     }
 
     async fn channel_close(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {
-        self.channels.close(id);
+        self.connection.channels.close(id);
         Ok(())
     }
 
@@ -418,7 +455,7 @@ impl<A: Authority> SshHandler for Handler<A> {
         session: &mut Session,
     ) -> Result<(), Error> {
         let account = matches!(self.identity, Some(Identity::Account { .. }));
-        let set = account && self.channels.with(id, |e| waiting_terminal(e, term, columns)).unwrap_or(false);
+        let set = account && self.connection.channels.with(id, |e| waiting_terminal(e, term, columns)).unwrap_or(false);
         answer(session, id, set)
     }
 
@@ -431,7 +468,7 @@ impl<A: Authority> SshHandler for Handler<A> {
         _height: u32,
         session: &mut Session,
     ) -> Result<(), Error> {
-        let set = self.channels.with(id, |entry| {
+        let set = self.connection.channels.with(id, |entry| {
             let terminal = entry.terminal.get().is_some();
             if terminal {
                 entry.terminal.resize(columns);
@@ -489,6 +526,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn tcpip_forward(&mut self, _address: &str, _port: &mut u32, _session: &mut Session) -> Result<bool, Error> {
+        self.connection.remark(NO_LISTENING);
         Ok(false)
     }
 
@@ -502,6 +540,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn streamlocal_forward(&mut self, _socket: &str, _session: &mut Session) -> Result<bool, Error> {
+        self.connection.remark(NO_LISTENING);
         Ok(false)
     }
 

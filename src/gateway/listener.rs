@@ -1,56 +1,55 @@
-//! Accepting connections, within bounds: how many, from where, and how long until they have authenticated.
+//! Accepting connections: from whom, how many, and whose they are when a load balancer passes them on. What happens on one
+//! is [`super::life`]'s.
 
 use super::{
-    Limits, Shared,
-    connection::{Connection, one_line},
-    handler::Handler,
-    lock,
+    Shared,
+    doors::{Doors, Place},
+    life,
+    metrics::Bound,
+    penalties::Offence,
+    proxy,
 };
 use crate::app::authority::Authority;
 use futures_util::future::join_all;
-use russh::{Disconnect, server::run_stream};
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
-
-/// How long a session that has said goodbye may wait for the peer to do the same.
-const CLOSING: Duration = Duration::from_secs(3);
 
 /// Refused connections are logged no more often than this.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Accepts on every listener until `shutdown`, and returns when all connections have ended.
-pub(super) async fn accept_all<A: Authority>(
-    shared: Arc<Shared<A>>,
-    listeners: Vec<TcpListener>,
-    shutdown: CancellationToken,
-) {
-    let doors = Arc::new(Doors::default());
-    join_all(listeners.into_iter().map(|listener| accept(&shared, listener, &shutdown, &doors))).await;
-    while lock(&doors.0).total > 0 {
+/// A line before the version string (RFC 4253, 4.2): what sshd says to those whom it refuses for a while.
+const NOT_NOW: &[u8] = b"Not allowed at this time\r\n";
+
+/// Accepts on every listener until the gateway drains, and returns when all connections have ended: by themselves, when
+/// the time for that is over, or when the gateway stops.
+pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: Vec<TcpListener>) {
+    join_all(listeners.into_iter().map(|listener| accept(&shared, listener))).await;
+    if !shared.stop.now.is_cancelled() {
+        let (connections, _) = shared.doors.count();
+        tracing::info!(action = "drain", outcome = "no new connections are taken", connections);
+    }
+    let give_up = Instant::now() + shared.config.limits.drain;
+    loop {
+        let (connections, _) = shared.doors.count();
+        if connections == 0 {
+            return;
+        }
+        if Instant::now() >= give_up && !shared.stop.now.is_cancelled() {
+            tracing::warn!(action = "drain", outcome = "the time to end in peace is over", connections);
+            shared.stop.now.cancel();
+        }
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn accept<A: Authority>(
-    shared: &Arc<Shared<A>>,
-    listener: TcpListener,
-    shutdown: &CancellationToken,
-    doors: &Arc<Doors>,
-) {
-    let mut complained: Option<Instant> = None;
-    let mut turned_away = 0_u64;
+async fn accept<A: Authority>(shared: &Arc<Shared<A>>, listener: TcpListener) {
+    let mut complaints = Complaints::default();
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shared.stop.drain.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -63,196 +62,88 @@ async fn accept<A: Authority>(
             }
         };
         let peer = peer.ip().to_canonical();
-        let Some(place) = Doors::enter(doors, peer, &shared.config.limits) else {
-            turned_away += 1;
-            if complained.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
-                tracing::warn!(%peer, action = "accept", outcome = "too many connections", turned_away);
-                complained = Some(Instant::now());
-                turned_away = 0;
+        let balanced = shared.config.proxy_protocol_from.as_ref().is_some_and(|from| from.contains(peer));
+        let place = match Doors::enter(&shared.doors, &shared.config.limits) {
+            Ok(place) if balanced => Some(place),
+            Ok(place) => {
+                admit(shared, place, peer).map_err(|bound| turn_away(&stream, bound, peer, &mut complaints)).ok()
             }
-            continue;
+            Err(bound) => {
+                shared.metrics.refused(bound);
+                turn_away(&stream, bound, peer, &mut complaints);
+                None
+            }
         };
+        let Some(place) = place else { continue };
         // A task of its own: a panic in it ends this connection only.
-        tokio::spawn(serve(shared.clone(), stream, peer, place, shutdown.clone()));
+        if balanced {
+            tokio::spawn(passed_on(shared.clone(), stream, peer, place));
+        } else {
+            tokio::spawn(life::serve(shared.clone(), stream, peer, place));
+        }
     }
 }
 
-async fn serve<A: Authority>(
-    shared: Arc<Shared<A>>,
-    stream: TcpStream,
-    peer: IpAddr,
-    mut place: Place,
-    shutdown: CancellationToken,
-) {
-    // The low half of 128 random bits.
-    let id = format!("{:016x}", (shared.random)() & u128::from(u64::MAX));
-    // Both fail only on a socket that is gone already.
-    let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
-    let Ok((connection, socket)) = Connection::new(id, peer, stream) else { return };
-    let deadline = Instant::now() + shared.config.limits.login_deadline;
-    let handler = Handler::new(shared.clone(), connection.clone());
-    let started = tokio::select! {
-        started = run_stream(shared.ssh.clone(), socket, handler) => started,
-        () = tokio::time::sleep_until(deadline) => {
-            tracing::info!(connection = %connection.id, %peer, action = "login", outcome = "no SSH banner in time");
+/// Whether a connection from there may begin.
+fn admit<A>(shared: &Shared<A>, mut place: Place, peer: IpAddr) -> Result<Place, Bound> {
+    let now = Instant::now();
+    let settings = &shared.config.penalties;
+    if shared.penalties().refuses(settings, peer, now) {
+        shared.punish(peer, Offence::Refused);
+        shared.metrics.refused(Bound::Penalty);
+        return Err(Bound::Penalty);
+    }
+    place.from(peer, &shared.config.limits).inspect_err(|bound| shared.metrics.refused(*bound))?;
+    Ok(place)
+}
+
+/// Tells the one who is refused as much as fits into the socket at once, and the log now and then.
+fn turn_away(stream: &TcpStream, bound: Bound, peer: IpAddr, complaints: &mut Complaints) {
+    let _ = stream.try_write(NOT_NOW);
+    complaints.refused(bound, peer);
+}
+
+/// A connection that a load balancer passes on.
+async fn passed_on<A: Authority>(shared: Arc<Shared<A>>, mut stream: TcpStream, balancer: IpAddr, place: Place) {
+    let header = tokio::select! {
+        header = proxy::read(&mut stream, proxy::WITHIN) => header,
+        () = shared.stop.now.cancelled() => return,
+        () = sleep_until(Instant::now() + shared.config.limits.login_deadline) => return,
+    };
+    let peer = match header {
+        // It speaks for itself, as for a health check, and is what it is: the load balancer.
+        Ok(source) => source.unwrap_or(balancer),
+        // Load balancers look whether a port is open.
+        Err(proxy::ProxyError::Ended) => return,
+        Err(error) => {
+            shared.metrics.refused(Bound::ProxyHeader);
+            tracing::warn!(peer = %balancer, action = "accept", outcome = %error);
             return;
         }
-        () = shutdown.cancelled() => return,
     };
-    let mut session = match started {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::debug!(connection = %connection.id, %peer, action = "login", outcome = one_line(&error.to_string()));
-            return;
-        }
-    };
-    connection.started(session.handle());
-    let mut authenticated = false;
-    let mut stopping = false;
-    let outcome = loop {
-        tokio::select! {
-            outcome = &mut session => break outcome,
-            () = connection.authenticated.cancelled(), if !authenticated => {
-                authenticated = true;
-                place.authenticated();
-            }
-            () = tokio::time::sleep_until(deadline), if !authenticated => {
-                authenticated = true;
-                connection.end(Disconnect::ByApplication, "login took too long");
-            }
-            () = shutdown.cancelled(), if !stopping => {
-                stopping = true;
-                connection.end(Disconnect::ByApplication, "the gateway is being restarted; connect again");
-            }
-            () = connection.closing() => {
-                // russh now waits for the peer to close, without a bound.
-                let outcome = timeout(CLOSING, &mut session).await;
-                connection.cut();
-                break match outcome {
-                    Ok(outcome) => outcome,
-                    Err(_) => session.await,
-                };
-            }
-        }
-    };
-    connection.over.cancel();
-    match outcome {
-        Ok(()) => tracing::info!(connection = %connection.id, %peer, action = "connection", outcome = "closed"),
-        // It may quote what the peer has sent, at any length.
-        Err(error) => {
-            let outcome = one_line(&error.to_string());
-            tracing::info!(connection = %connection.id, %peer, action = "connection", outcome);
+    match admit(&shared, place, peer) {
+        Ok(place) => life::serve(shared, stream, peer, place).await,
+        Err(bound) => {
+            let _ = stream.try_write(NOT_NOW);
+            tracing::debug!(%peer, %balancer, action = "accept", outcome = "refused", %bound);
         }
     }
 }
 
-/// Who is in.
+/// What is refused at the door, summed up: whoever comes too often must not fill the log.
 #[derive(Default)]
-struct Doors(Mutex<Counts>);
-
-#[derive(Default)]
-struct Counts {
-    total: usize,
-    addresses: HashMap<IpAddr, Address>,
+struct Complaints {
+    last: Option<Instant>,
+    refused: u64,
 }
 
-#[derive(Default)]
-struct Address {
-    connections: usize,
-    unauthenticated: usize,
-}
-
-/// A connection's place; given back when dropped.
-struct Place {
-    doors: Arc<Doors>,
-    address: IpAddr,
-    unauthenticated: bool,
-}
-
-impl Doors {
-    fn enter(doors: &Arc<Self>, peer: IpAddr, limits: &Limits) -> Option<Place> {
-        let address = network(peer);
-        let mut counts = lock(&doors.0);
-        if counts.total >= limits.connections {
-            return None;
+impl Complaints {
+    fn refused(&mut self, bound: Bound, peer: IpAddr) {
+        self.refused += 1;
+        if self.last.is_none_or(|at| at.elapsed() > COMPLAIN_EVERY) {
+            tracing::warn!(%peer, action = "accept", outcome = "refused", %bound, refused = self.refused);
+            self.last = Some(Instant::now());
+            self.refused = 0;
         }
-        let here = counts.addresses.entry(address).or_default();
-        if here.connections >= limits.connections_per_address
-            || here.unauthenticated >= limits.unauthenticated_per_address
-        {
-            // At least one is in, so the entry stays for it.
-            return None;
-        }
-        here.connections += 1;
-        here.unauthenticated += 1;
-        counts.total += 1;
-        drop(counts);
-        Some(Place { doors: doors.clone(), address, unauthenticated: true })
-    }
-}
-
-impl Place {
-    fn authenticated(&mut self) {
-        if std::mem::replace(&mut self.unauthenticated, false)
-            && let Some(here) = lock(&self.doors.0).addresses.get_mut(&self.address)
-        {
-            here.unauthenticated -= 1;
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.authenticated();
-        let mut counts = lock(&self.doors.0);
-        counts.total -= 1;
-        if let Some(here) = counts.addresses.get_mut(&self.address) {
-            here.connections -= 1;
-            if here.connections == 0 {
-                counts.addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// What counts as one address: whoever has one address of an IPv6 network usually has its /64.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_bounded_and_given_back() {
-        let doors = Arc::new(Doors::default());
-        let limits =
-            Limits { connections: 4, connections_per_address: 3, unauthenticated_per_address: 2, ..Limits::default() };
-        let (a, b): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        let mut first = Doors::enter(&doors, a, &limits).unwrap();
-        let second = Doors::enter(&doors, a, &limits).unwrap();
-        assert!(Doors::enter(&doors, a, &limits).is_none(), "two are unauthenticated");
-        first.authenticated();
-        let third = Doors::enter(&doors, a, &limits).unwrap();
-        drop(second);
-        let fourth = Doors::enter(&doors, a, &limits).unwrap();
-        drop(fourth);
-        let _others = [Doors::enter(&doors, b, &limits).unwrap(), Doors::enter(&doors, b, &limits).unwrap()];
-        assert!(Doors::enter(&doors, [192, 0, 2, 3].into(), &limits).is_none(), "four are in");
-        drop((first, third));
-        assert_eq!(lock(&doors.0).addresses.len(), 1, "addresses that have left are forgotten");
-    }
-
-    #[test]
-    fn a_64_counts_as_one_address() {
-        let same = |a: &str, b: &str| network(a.parse().unwrap()) == network(b.parse().unwrap());
-        assert!(same("2001:db8::1", "2001:db8::ffff:1:2:3"));
-        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
-        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 }

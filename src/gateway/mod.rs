@@ -4,7 +4,7 @@
 //! asked of the authority through [`crate::app::authority::Authority`] and executed here; no decision about accounts,
 //! keys, certificates or nodes is made in this module, and nothing of the directory is kept.
 //!
-//! [`listener`] accepts and bounds, [`handler`] answers the protocol, [`auth`] asks who it is, [`command`] runs command
+//! [`listener`] accepts, with [`doors`], [`penalties`] and [`proxy`]; [`life`] is that of one connection, [`handler`] answers the protocol, [`auth`] asks who it is, [`command`] runs command
 //! lines, [`forward`] and [`inlet`] carry forwards, [`dial`] reaches nodes, [`connection`] ends connections, [`registry`]
 //! knows what is open, [`events`] follows the authority, [`agents`] serves the nodes, [`tunnel`] those that are reached
 //! through their agents.
@@ -17,26 +17,44 @@ mod command;
 mod config;
 mod connection;
 mod dial;
+mod doors;
 mod events;
 mod forward;
 mod handler;
 mod hostkey;
 mod inlet;
+mod life;
+mod limits;
 mod line;
 mod listener;
+mod metrics;
+mod monitor;
+mod penalties;
+mod proxy;
 mod registry;
 mod tunnel;
 
-pub use config::{Config, ConfigError, Limits, RawConfig, RawLimits};
+pub use algorithms::{Algorithms, RawAlgorithms};
+pub use config::{Config, ConfigError, RawConfig};
 pub use hostkey::{HostKeyError, load_or_make_host_key};
+pub use limits::{Limits, OrOff, RawLimits, RawPenalties};
+pub use penalties::PenaltySettings;
 
 use crate::{
-    app::authority::Authority,
+    app::{
+        authority::{Authority, Unreachable},
+        protocol::Call,
+    },
     domain::{PublicKey, SessionId},
 };
+use arc_swap::ArcSwap;
+use doors::Doors;
 use forward::ForwardHandle;
+use metrics::{Metrics, Now};
+use penalties::{Offence, Penalties};
 use registry::Registry;
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,7 +62,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +73,9 @@ use tokio_util::sync::CancellationToken;
 /// by counting markers in the packet (`check_cert_nesting`); this stack is the second line, should that count ever be
 /// evaded by a packet of 256 kB, the largest. Stacks are reserved, not committed: a thread uses what it touches.
 pub const THREAD_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long an authority may take to learn a new name.
+const RENAMED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The pause before a task that panicked begins anew.
 const AFTER_A_FAULT: Duration = Duration::from_millis(200);
@@ -68,8 +89,13 @@ pub struct Gateway<A>(Arc<Shared<A>>);
 /// What the tasks of a gateway share.
 struct Shared<A> {
     config: Config,
+    /// As what the authority knows this gateway; see [`Control`].
+    name: ArcSwap<String>,
+    /// The name under which it last greeted this gateway.
+    greeted: watch::Sender<Arc<String>>,
     host_key: PublicKey,
-    ssh: Arc<russh::server::Config>,
+    /// What russh is told about new connections.
+    ssh: ArcSwap<russh::server::Config>,
     authority: Arc<A>,
     random: Random,
     registry: Mutex<Registry<Arc<ForwardHandle>>>,
@@ -80,11 +106,73 @@ struct Shared<A> {
     agents: agents::Agents,
     /// Whether the event stream is open.
     connected: watch::Sender<bool>,
+    doors: Arc<Doors>,
+    penalties: Mutex<Penalties>,
+    metrics: Metrics,
+    stop: Stop,
+}
+
+/// How a gateway is asked to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Take no new connections; those that are open may end in peace, for as long as the limits say.
+    pub drain: CancellationToken,
+    /// End everything now.
+    pub now: CancellationToken,
+}
+
+/// The sockets of a gateway.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For SSH.
+    pub ssh: Vec<TcpListener>,
+    /// For monitoring.
+    pub monitor: Option<TcpListener>,
+}
+
+impl<A> Shared<A> {
+    fn penalties(&self) -> MutexGuard<'_, Penalties> {
+        lock(&self.penalties)
+    }
+
+    /// Something bad came from there.
+    fn punish(&self, peer: IpAddr, offence: Offence) {
+        let held = self.penalties().punish(&self.config.penalties, peer, offence, Instant::now());
+        self.metrics.offence(offence.name());
+        if let Some(length) = held {
+            tracing::warn!(%peer, action = "penalty", outcome = "refused for a while", offence = offence.name(), secs = length.as_secs());
+        }
+    }
+
+    /// For the metrics.
+    fn now(&self) -> Now {
+        let (connections, unauthenticated) = self.doors.count();
+        Now {
+            connections,
+            unauthenticated,
+            penalised: self.penalties().refused_addresses(Instant::now()),
+            authority: *self.connected.borrow(),
+            draining: self.stop.drain.is_cancelled(),
+            agents: self.agents.lag(),
+        }
+    }
 }
 
 impl<A: Authority> Shared<A> {
+    /// Asks the authority.
+    async fn ask<C: Call>(&self, request: C::Request) -> Result<C::Answer, Unreachable> {
+        let asked = Instant::now();
+        let answer = self.authority.call::<C>(request).await;
+        self.metrics.answered(C::PATH, asked.elapsed());
+        answer
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry<Arc<ForwardHandle>>> {
         lock(&self.registry)
+    }
+
+    fn name(&self) -> String {
+        self.name.load().as_ref().clone()
     }
 
     fn new_session(&self) -> SessionId {
@@ -102,11 +190,15 @@ impl<A: Authority> Gateway<A> {
         host_key: ssh_key::PrivateKey,
         authority: Arc<A>,
         random: Random,
+        stop: Stop,
     ) -> Result<Self, HostKeyError> {
         let public = PublicKey::from_key_data(host_key.public_key().key_data())
             .map_err(|e| HostKeyError::Unusable(e.to_string()))?;
-        let ssh = Arc::new(algorithms::server_config(&config, host_key));
+        let ssh = ArcSwap::from_pointee(algorithms::server_config(&config, host_key));
+        let name = Arc::new(config.name.clone());
         Ok(Self(Arc::new(Shared {
+            name: ArcSwap::new(name.clone()),
+            greeted: watch::Sender::new(name),
             config,
             host_key: public,
             ssh,
@@ -117,15 +209,65 @@ impl<A: Authority> Gateway<A> {
             closed: Notify::new(),
             agents: agents::Agents::default(),
             connected: watch::Sender::new(false),
+            doors: Arc::default(),
+            penalties: Mutex::default(),
+            metrics: Metrics::new(),
+            stop,
         })))
     }
 
-    /// Serves until `shutdown`; then ends every connection, saying so to each, and returns.
-    pub async fn serve(self, listeners: Vec<TcpListener>, shutdown: CancellationToken) {
+    /// What hands over to another gateway.
+    #[must_use]
+    pub fn control(&self) -> Control<A> {
+        Control(self.0.clone())
+    }
+
+    /// Serves until it is asked to stop ([`Stop`]) and every connection has ended; whoever is cut off is told so.
+    pub async fn serve(self, listeners: Listeners) {
         let shared = self.0;
-        let events = always("events", || tokio::spawn(events::follow(shared.clone(), shutdown.clone())));
-        let closer = always("reports", || tokio::spawn(events::report_closed(shared.clone(), shutdown.clone())));
-        tokio::join!(events, closer, listener::accept_all(shared.clone(), listeners, shutdown.clone()));
+        // The authority is followed until the last connection has ended: what drains still obeys.
+        let over = CancellationToken::new();
+        let events = always("events", || tokio::spawn(events::follow(shared.clone(), over.clone())));
+        let closer = always("reports", || tokio::spawn(events::report_closed(shared.clone(), over.clone())));
+        let monitor = async {
+            if let Some(listener) = listeners.monitor {
+                monitor::serve(shared.clone(), listener, shared.stop.drain.clone()).await;
+            }
+        };
+        let connections = async {
+            listener::accept_all(shared.clone(), listeners.ssh).await;
+            over.cancel();
+        };
+        tokio::join!(events, closer, monitor, connections);
+    }
+}
+
+/// A running gateway's way to make room for another one of its name.
+///
+/// The authority knows gateways by their names: one that says hello takes the place of a former one, with all that this
+/// has open. Who goes on beside a successor therefore takes another name first.
+pub struct Control<A>(Arc<Shared<A>>);
+
+impl<A: Authority> Control<A> {
+    /// Takes a name of its own, and returns when the authority knows it by that, or cannot be asked.
+    pub async fn step_aside(&self) {
+        // No configured name has a '+'.
+        let mark = (self.0.random)() & u128::from(u32::MAX);
+        self.rename(format!("{}+{mark:08x}", self.0.config.name)).await;
+    }
+
+    /// Takes its own name again: nobody has taken over.
+    pub async fn step_back(&self) {
+        self.rename(self.0.config.name.clone()).await;
+    }
+
+    async fn rename(&self, name: String) {
+        let name = Arc::new(name);
+        let mut greeted = self.0.greeted.subscribe();
+        self.0.name.store(name.clone());
+        self.0.resync.notify_one();
+        // An authority that is away learns it later: then what is open looks closed to it for a moment, in its log only.
+        let _ = timeout(RENAMED_WITHIN, greeted.wait_for(|known| *known == name)).await;
     }
 }
 

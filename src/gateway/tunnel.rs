@@ -8,15 +8,19 @@ use super::{Shared, channels::Served, connection::Connection, inlet::Inlet};
 use crate::{
     app::{
         authority::Authority,
-        tunnel::{Incoming, Outgoing, tunnel},
+        tunnel::{Incoming, Outgoing, Tunnel, tunnel},
     },
     domain::NodeId,
 };
 use russh::{ChannelWriteHalf, server::Msg};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
 
 /// Bytes that may wait for the task that takes them apart, which waits for nothing itself.
 pub(super) const BUFFER: usize = 1024 * 1024;
+
+/// How often it is looked whether a tunnel is still needed, when another gateway has taken over.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The channel of a tunnel.
 pub(super) struct TunnelChannel<A> {
@@ -37,10 +41,12 @@ pub(super) async fn serve<A: Authority>(way: TunnelChannel<A>, _served: Served) 
             () = connection.over.cancelled() => "connection ended".to_owned(),
             outcome = read(&inlet, incoming) => outcome,
             outcome = write(&channel, outgoing) => outcome,
+            () = drained(&shared, &tunnel) => "another gateway has taken over".to_owned(),
         }
     } else {
         "it is not on the connection of the node's agent".to_owned()
     };
+    shared.agents.detach(node, &connection);
     tracing::info!(connection = %connection.id, peer = %connection.peer, %node, action = "tunnel", outcome);
     inlet.abandon();
     tokio::select! {
@@ -48,6 +54,18 @@ pub(super) async fn serve<A: Authority>(way: TunnelChannel<A>, _served: Served) 
         () = inlet.closed.cancelled() => {}
         // It fails when the peer is gone.
         _ = channel.close() => {}
+    }
+}
+
+/// Resolves when this gateway has handed over, and nothing goes through the tunnel any more.
+async fn drained<A>(shared: &Shared<A>, tunnel: &Tunnel) {
+    shared.stop.drain.cancelled().await;
+    loop {
+        // First: the agent is on its way to the other gateway, and somebody may open a last forward here.
+        sleep(LOOK_EVERY).await;
+        if tunnel.streams() == 0 {
+            return;
+        }
     }
 }
 

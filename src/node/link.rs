@@ -346,8 +346,30 @@ impl Link {
         }));
     }
 
+    /// Keeps the connection for as long as it carries a way to sshd; none if there is none. Dropped, it ends.
+    pub fn retire(mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let tunnel = self.tunnel.take_if(|tunnel| !tunnel.is_finished())?;
+        let handle = self.handle.clone();
+        let tunnel = AbortOnDrop(tunnel);
+        Some(async move {
+            let mut tunnel = tunnel;
+            // It has ended, in whichever way.
+            let _ = (&mut tunnel.0).await;
+            drop(handle);
+        })
+    }
+
     fn broken(&self, error: &str) -> LinkError {
         why(&self.gateway, &self.seen, error)
+    }
+}
+
+/// A task that ends with this.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
 };
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
+
+/// Connections that go on for what they carry. Upgrades follow each other more slowly than that.
+const MAX_RETIRED: usize = 8;
 
 /// The agent cannot start.
 #[derive(Debug, Error)]
@@ -72,7 +75,7 @@ pub async fn run(
         };
         match &event {
             Event::Connected => timer.reset(),
-            Event::Ended { .. } => edge.link = None,
+            Event::Ended { .. } => edge.retire(),
             _ => {}
         }
         todo.extend(edge.agent.handle(event));
@@ -89,6 +92,8 @@ struct Edge {
     sessions: Sessions,
     link: Option<Link>,
     dialling: Option<Dialling>,
+    /// Connections to gateways that have handed over, which still carry streams.
+    retired: JoinSet<()>,
     /// Who follows is told of each bundle that is in force.
     bundles: watch::Sender<Option<Arc<Bundle>>>,
 }
@@ -141,7 +146,10 @@ impl Edge {
             Accounts::Userdb => drop(tokio::spawn(accounts::keep(config.userdb.clone(), following))),
             Accounts::None => {}
         }
-        Ok((Self { agent, config, key, state, sessions, link: None, dialling: None, bundles }, first.into()))
+        Ok((
+            Self { agent, config, key, state, sessions, link: None, dialling: None, retired: JoinSet::new(), bundles },
+            first.into(),
+        ))
     }
 
     async fn perform(&mut self, action: Action) -> Option<Event> {
@@ -226,6 +234,16 @@ impl Edge {
             tokio::time::sleep(after).await;
             Link::open(&address, NODE_LOGIN, &key, &known).await
         }));
+    }
+
+    /// The connection is of no more use; what it carries may end in peace, if the gateway has only closed the channel.
+    fn retire(&mut self) {
+        while self.retired.try_join_next().is_some() {}
+        if let Some(rest) = self.link.take().and_then(Link::retire)
+            && self.retired.len() < MAX_RETIRED
+        {
+            self.retired.spawn(rest);
+        }
     }
 
     fn ended(&mut self, why: &str) -> Event {

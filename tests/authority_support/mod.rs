@@ -294,7 +294,7 @@ impl World {
         };
         match self.app.open(request).await {
             OpenAnswer::Permit(permit) => Ok(permit.session),
-            OpenAnswer::Refused { message } => Err(message),
+            OpenAnswer::Refused { message, .. } => Err(message),
         }
     }
 

@@ -7,7 +7,7 @@ use certgate::{
     },
     bundle::SignedBundle,
     domain::{AccountId, Fingerprint, NodeId, SessionId, Timestamp},
-    gateway::{Config, Gateway, Limits},
+    gateway::{Algorithms, Config, Gateway, Limits, Listeners, PenaltySettings, Stop},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -23,7 +23,6 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
 
 /// An authority that the test steers.
 #[derive(Default)]
@@ -120,7 +119,10 @@ impl Fake {
                 let request: OpenRequest = read(request);
                 self.opened.lock().unwrap().push(request.session.clone());
                 write(match *self.target.lock().unwrap() {
-                    None => OpenAnswer::Refused { message: "removed from acme/ml-training at 12:03 UTC".into() },
+                    None => OpenAnswer::Refused {
+                        message: "removed from acme/ml-training at 12:03 UTC".into(),
+                        reason: "removed".into(),
+                    },
                     Some(target) => OpenAnswer::Permit(DialPermit {
                         session: request.session,
                         node: "login-0.h100.acme".parse().unwrap(),
@@ -208,41 +210,56 @@ pub struct Running {
     pub fake: Arc<Fake>,
     pub address: SocketAddr,
     pub dir: TempDir,
-    shutdown: CancellationToken,
+    /// Where monitoring asks.
+    pub monitor: SocketAddr,
+    pub stop: Stop,
+    /// Ends with the gateway.
+    pub served: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shutdown.cancel();
+        self.stop.now.cancel();
+        self.stop.drain.cancel();
     }
 }
 
 /// Starts one; `id` (ed25519) in its directory is the key of the one account.
 pub async fn start(change: impl FnOnce(&mut Limits)) -> Running {
+    start_with(|config| change(&mut config.limits)).await
+}
+
+/// The same, with more to change. Nobody is punished unless that is changed: all peers have one address.
+pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
     let dir = tempfile::tempdir().unwrap();
     let fake = Arc::new(Fake::default());
     let key = keygen(dir.path(), "id", "ed25519");
     fake.known.lock().unwrap().insert(wire(&key));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut limits = Limits::default();
-    change(&mut limits);
-    let config = Config {
+    let monitor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let monitor_address = monitor.local_addr().unwrap();
+    let mut config = Config {
         listen: vec![address],
+        monitor: Some(monitor_address),
         authority_socket: "/nonexistent".into(),
         host_key: dir.path().join("host"),
         name: "gw1".into(),
-        limits,
+        proxy_protocol_from: None,
+        limits: Limits::default(),
+        penalties: PenaltySettings { enabled: false, ..PenaltySettings::default() },
+        algorithms: Algorithms::default(),
     };
+    change(&mut config);
     let host_key = certgate::gateway::load_or_make_host_key(&config.host_key, || [9; 32]).unwrap();
     let known_hosts = format!("* {}\n", host_key.public_key().to_openssh().unwrap());
     std::fs::write(dir.path().join("known_hosts"), known_hosts).unwrap();
     let counter = AtomicU64::new(1);
     let random = Arc::new(move || u128::from(counter.fetch_add(1, Ordering::SeqCst)));
-    let gateway = Gateway::new(config, host_key, fake.clone(), random).unwrap();
-    let shutdown = CancellationToken::new();
-    tokio::spawn(gateway.serve(vec![listener], shutdown.clone()));
-    let running = Running { fake, address, dir, shutdown };
+    let stop = Stop::default();
+    let gateway = Gateway::new(config, host_key, fake.clone(), random, stop.clone()).unwrap();
+    let served = tokio::spawn(gateway.serve(Listeners { ssh: vec![listener], monitor: Some(monitor) }));
+    let running = Running { fake, address, dir, monitor: monitor_address, stop, served };
     until("the gateway follows the events", || running.fake.events.lock().unwrap().is_some()).await;
     running
 }
@@ -264,10 +281,15 @@ pub fn wire(private: &Path) -> String {
 impl Running {
     /// `ssh` to the gateway, away from the machine's own configuration.
     pub fn ssh(&self, arguments: &[&str]) -> tokio::process::Command {
+        self.ssh_at(self.address.port(), arguments)
+    }
+
+    /// The same at another port.
+    pub fn ssh_at(&self, port: u16, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("ssh");
         let hosts = format!("UserKnownHostsFile={}", self.dir.path().join("known_hosts").display());
         command.args(["-F", "/dev/null", "-o", &hosts, "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]);
-        command.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-p", &self.address.port().to_string()]);
+        command.args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-p", &port.to_string()]);
         command.env_remove("SSH_AUTH_SOCK").env_remove("DISPLAY");
         command.args(arguments).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -151,6 +151,12 @@ impl Tunnel {
         !self.0.over.is_cancelled()
     }
 
+    /// How many streams there are.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.0.table().streams.len()
+    }
+
     /// Resolves when the tunnel has ended, and with it every stream.
     pub async fn over(&self) {
         self.0.over.cancelled().await;

@@ -241,7 +241,7 @@ impl Pair {
         };
         let answer = match self.world.app.open(request).await {
             OpenAnswer::Permit(permit) => Ok(permit.node.to_string()),
-            OpenAnswer::Refused { message } => Err(reason_of(&message)),
+            OpenAnswer::Refused { message, .. } => Err(reason_of(&message)),
         };
         let expected = self.model.opens(&connection, target).map_err(str::to_owned);
         same(&format!("{who:?} opens {target}"), &answer, &expected)?;

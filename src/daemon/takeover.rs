@@ -1,0 +1,230 @@
+//! One gateway takes over from another: the old process starts the new one, gives it the sockets that it listens on, and
+//! takes connections until the new one does. The sockets stay open all the while, so nobody who connects is refused.
+//!
+//! They talk over a socket that is the new one's standard input: the old one sends the descriptors (`SCM_RIGHTS`), one
+//! letter for each; the new one says that it is [`PREPARED`]; the old one steps aside and says [`GO`]; the new one
+//! accepts, and says that it is [`SERVING`]; the old one drains. Whatever fails before that leaves the old one as it was.
+
+use rustix::{
+    io::Errno,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
+};
+use std::{
+    ffi::OsString,
+    io::{self, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    net::TcpListener,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// How long each step may take: starting, and being known to the authority.
+const STEP: Duration = Duration::from_secs(30);
+
+/// Sockets that are handed over at most.
+pub(super) const MAX_SOCKETS: usize = 64;
+
+const PREPARED: u8 = b'p';
+const GO: u8 = b'g';
+const SERVING: u8 = b's';
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// SSH, at an address of the configuration.
+    Ssh,
+    /// SSH, opened by systemd.
+    Activated,
+    /// Monitoring.
+    Monitor,
+}
+
+impl Use {
+    fn letter(self) -> u8 {
+        match self {
+            Self::Ssh => b'S',
+            Self::Activated => b'A',
+            Self::Monitor => b'M',
+        }
+    }
+
+    fn of(letter: u8) -> io::Result<Self> {
+        let uses = [Self::Ssh, Self::Activated, Self::Monitor];
+        uses.into_iter().find(|of| of.letter() == letter).ok_or_else(|| broken("a socket of an unknown kind"))
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+/// How this process was started, so that it can be started again.
+#[derive(Clone, Debug)]
+pub(super) struct Start {
+    /// The program, by the path that it had when it was started: an upgrade puts another file there.
+    pub(super) program: PathBuf,
+    /// Its words.
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// The process that is to take over. Unless it says that it serves, it is ended when this is dropped.
+pub(super) struct Successor {
+    child: Child,
+    socket: UnixStream,
+    serving: bool,
+}
+
+impl Successor {
+    /// Starts it with these sockets, and returns when it is prepared. Waits: not for an async thread.
+    ///
+    /// # Errors
+    /// It cannot be started, or it has ended, most likely because of its configuration, which its log tells.
+    pub(super) fn start(start: &Start, sockets: &[(Use, OwnedFd)]) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let child =
+            Command::new(&start.program).args(&start.arguments).stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        let mut successor = Self { child, socket, serving: false };
+        successor.socket.set_read_timeout(Some(STEP))?;
+        send(&successor.socket, sockets)?;
+        successor.hear(PREPARED)?;
+        Ok(successor)
+    }
+
+    /// Lets it begin, and returns when it serves. Waits.
+    ///
+    /// # Errors
+    /// It has ended, or does not answer.
+    pub(super) fn go(&mut self) -> io::Result<()> {
+        self.socket.write_all(&[GO])?;
+        self.hear(SERVING)?;
+        self.serving = true;
+        Ok(())
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn hear(&mut self, word: u8) -> io::Result<()> {
+        hear(&mut self.socket, word).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => broken("the new process does not answer"),
+            io::ErrorKind::UnexpectedEof => broken("the new process has ended; its log tells why"),
+            _ => error,
+        })
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.serving {
+            // It has ended already, or is to.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The process that is taken over from.
+pub(super) struct Predecessor {
+    socket: UnixStream,
+}
+
+impl Predecessor {
+    /// Takes the sockets. Waits.
+    ///
+    /// # Errors
+    /// Standard input is not what a predecessor gives.
+    pub(super) fn take() -> io::Result<(Self, Vec<(Use, TcpListener)>)> {
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let sockets = receive(&socket)?;
+        Ok((Self { socket }, sockets))
+    }
+
+    /// Says that all is prepared, and returns when it is time to begin. Waits.
+    ///
+    /// # Errors
+    /// The predecessor has changed its mind.
+    pub(super) fn prepared(&mut self) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(STEP))?;
+        self.socket.write_all(&[PREPARED])?;
+        hear(&mut self.socket, GO)
+    }
+
+    /// Says that connections are taken.
+    ///
+    /// # Errors
+    /// The predecessor is gone, which changes nothing.
+    pub(super) fn serving(&mut self) -> io::Result<()> {
+        self.socket.write_all(&[SERVING])
+    }
+}
+
+fn hear(socket: &mut UnixStream, word: u8) -> io::Result<()> {
+    let mut heard = [0];
+    socket.read_exact(&mut heard)?;
+    if heard == [word] { Ok(()) } else { Err(broken("another word than was expected")) }
+}
+
+fn send(socket: &UnixStream, sockets: &[(Use, OwnedFd)]) -> io::Result<()> {
+    let letters: Vec<u8> = sockets.iter().map(|(of, _)| of.letter()).collect();
+    let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+    if fds.is_empty() || fds.len() > MAX_SOCKETS {
+        return Err(broken("none, or too many sockets to hand over"));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    if !rights.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(broken("too many sockets to hand over"));
+    }
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&letters)], &mut rights, SendFlags::NOSIGNAL)?;
+    if sent == letters.len() { Ok(()) } else { Err(Errno::MSGSIZE.into()) }
+}
+
+fn receive(socket: &UnixStream) -> io::Result<Vec<(Use, TcpListener)>> {
+    let mut letters = [0; MAX_SOCKETS];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let got = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut letters)], &mut rights, flags)?;
+    let fds: Vec<OwnedFd> = rights
+        .drain()
+        .filter_map(|message| if let RecvAncillaryMessage::ScmRights(fds) = message { Some(fds) } else { None })
+        .flatten()
+        .collect();
+    let letters = letters.get(..got.bytes).unwrap_or_default();
+    if fds.is_empty() || fds.len() != letters.len() {
+        return Err(broken("the sockets of a predecessor were expected on standard input"));
+    }
+    let uses = letters.iter().map(|letter| Use::of(*letter));
+    uses.zip(fds).map(|(of, fd)| Ok((of?, TcpListener::from(fd)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_arrive_as_they_were_sent_and_nothing_else_is_taken() {
+        let (old, new) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let copy = || listener.as_fd().try_clone_to_owned().unwrap();
+        send(&old, &[(Use::Activated, copy()), (Use::Monitor, copy())]).unwrap();
+        let got = receive(&new).unwrap();
+        assert_eq!(got.iter().map(|(of, _)| *of).collect::<Vec<_>>(), [Use::Activated, Use::Monitor]);
+        assert!(got.iter().all(|(_, socket)| socket.local_addr().unwrap() == address));
+
+        assert!(send(&old, &[]).is_err());
+        assert!(send(&old, &(0..=MAX_SOCKETS).map(|_| (Use::Ssh, copy())).collect::<Vec<_>>()).is_err());
+        (&old).write_all(b"S").unwrap();
+        assert!(receive(&new).is_err(), "a letter without a socket");
+        drop(old);
+        assert!(receive(&new).is_err(), "nobody is there");
+    }
+}
