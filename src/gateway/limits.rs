@@ -128,7 +128,7 @@ impl Default for Limits {
         Self {
             connections: 4096,
             connections_per_address: 256,
-            unauthenticated_per_address: 32,
+            unauthenticated_per_address: 128,
             connections_per_account: 256,
             login_deadline: Duration::from_secs(60),
             auth_attempts: 20,
