@@ -79,7 +79,7 @@ async fn bench() {
     let authority = Authority::start(&state);
     let at_first = memory(authority.pid());
     let gateway = Arc::new(authority.gateway());
-    let hello = Hello { gateway: GATEWAY.into(), host_key: host_key(), sessions: Vec::new() };
+    let hello = Hello { gateway: GATEWAY.into(), host_key: host_key(), sessions: Vec::new(), lost_after: 300 };
     let mut events = gateway.events(hello).await.unwrap();
     let removals = removals(&gateway, &mut events, &directory).await;
     let lists = lists(&authority, &gateway).await;
@@ -171,7 +171,7 @@ fn decisions(directory: &Directory) -> (Vec<f64>, Vec<f64>) {
             for person in &asked {
                 let identity = who(directory, person, round);
                 let target = OpenTarget { host: &person.node, port: 22 };
-                let _ = black_box(open(directory, &identity, target, &|_| 0, now_of(round)).unwrap());
+                let _ = black_box(open(directory, &identity, target, &|_| Some(0), now_of(round)).unwrap());
             }
         });
         opening.push(seconds / DECISIONS as f64 * 1e6);
@@ -290,6 +290,7 @@ async fn ask_to_open(gateway: &GatewayClient, person: &Person, session: SessionI
         session,
         host: person.node.clone(),
         port: 22,
+        tried: vec![],
     };
     gateway.call::<Open>(request).await.unwrap()
 }
@@ -378,6 +379,7 @@ async fn opens(gateway: &GatewayClient, until: Option<&AtomicBool>) -> Vec<f64> 
             session: SessionId::from_bits(costs.len() as u128),
             host: "node-0.cluster-7.org-7".into(),
             port: 22,
+            tried: vec![],
         };
         let begun = Instant::now();
         let answer = gateway.call::<Open>(request).await.unwrap();

@@ -284,6 +284,7 @@ async fn open_with(world: &World, presented: Presented, session: u128) -> Sessio
         session: SessionId::from_bits(session),
         host: NODE.into(),
         port: 22,
+        tried: vec![],
     };
     match world.app.open(request).await {
         OpenAnswer::Permit(permit) => permit.session,

@@ -342,3 +342,88 @@ async fn a_new_event_stream_begins_with_what_is_open() {
     until("the gateway is back", || gateway.fake.hellos.lock().unwrap().len() == 2).await;
     assert_eq!(gateway.fake.hellos.lock().unwrap()[1].sessions.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_node_that_cannot_be_reached_is_passed_over_and_named_if_none_can() {
+    let gateway = start(|_| {}).await;
+    // Nobody listens there any more.
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    *gateway.fake.login_nodes.lock().unwrap() = vec![closed, closed, listener.local_addr().unwrap()];
+    let (client, _) = client(&gateway).await;
+    let channel = client.channel_open_direct_tcpip("h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut reached, _) = within("the third", listener.accept()).await.unwrap();
+    channel.data(&b"on"[..]).await.unwrap();
+    let mut two = [0; 2];
+    within("data", reached.read_exact(&mut two)).await.unwrap();
+    let asked = gateway.fake.opened.lock().unwrap().clone();
+    assert!(asked.len() == 3 && asked.iter().all(|session| *session == asked[0]), "one session: {asked:?}");
+    // What it has open is the third.
+    gateway.fake.hellos.lock().unwrap().clear();
+    *gateway.fake.events.lock().unwrap() = None;
+    until("another hello", || !gateway.fake.hellos.lock().unwrap().is_empty()).await;
+    let told: Vec<u64> = gateway.fake.hellos.lock().unwrap()[0].sessions.iter().map(|open| open.node_id.0).collect();
+    assert_eq!(told, [9]);
+
+    *gateway.fake.login_nodes.lock().unwrap() = vec![closed, closed];
+    let output = gateway.run(&["-W", "h100.acme:22", "127.0.0.1"]).await;
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("no login node of h100.acme can be reached: login-0.h100.acme cannot be reached: "),
+        "{said}"
+    );
+    assert!(said.contains("; login-1.h100.acme cannot be reached: "), "{said}");
+    // A node that was named is that one or none.
+    let output = gateway.run(&["-W", "login-0.h100.acme:22", "127.0.0.1"]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("login-0.h100.acme cannot be reached") && !said.contains("login-1"), "{said}");
+}
+
+/// How many connections, forwards on each, and of the connections how many belong to those who lose their permit.
+const MANY: (usize, usize, usize) = (20, 50, 2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_forwards_a_hundred_lose_their_permit_and_end_stalled_or_not_and_no_other() {
+    let (connections, each, doomed) = MANY;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
+    let gateway = start(|limits| limits.channels = 100).await;
+    let listener = node(&gateway).await;
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let (client, stalled) = client(&gateway).await;
+        let mut forwards = Vec::new();
+        for _ in 0..each {
+            let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+            let (node, _) = within("the node", listener.accept()).await.unwrap();
+            forwards.push((channel, node));
+        }
+        open.push((client, stalled, forwards));
+    }
+    let sessions = gateway.fake.opened.lock().unwrap().clone();
+    assert_eq!(sessions.len(), connections * each);
+    // The first connection reads nothing, and its nodes write all that they can.
+    open[0].1.store(true, Ordering::SeqCst);
+    for (_, node) in &mut open[0].2 {
+        let full = vec![7; 1 << 20];
+        let _ = tokio::time::timeout(Duration::from_millis(20), node.write_all(&full)).await;
+    }
+    for session in &sessions[..doomed * each] {
+        gateway.fake.send(Event::End { session: session.clone(), reason: REASON.into() });
+    }
+    for (_, _, forwards) in &mut open[..doomed] {
+        for (_, node) in forwards {
+            ended(node).await;
+        }
+    }
+    for (_, _, forwards) in &mut open[doomed..] {
+        for (channel, node) in forwards {
+            channel.data(&b"on"[..]).await.unwrap();
+            let mut two = [0; 2];
+            within("the others go on", node.read_exact(&mut two)).await.unwrap();
+            assert_eq!(&two, b"on");
+        }
+    }
+    until("these are reported", || gateway.fake.closed.lock().unwrap().len() == doomed * each).await;
+}

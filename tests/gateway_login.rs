@@ -4,8 +4,8 @@
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod gateway_support;
 
-use certgate::app::protocol::Presented;
-use gateway_support::{keygen, start, text, until, wire};
+use certgate::app::protocol::{Event, Presented};
+use gateway_support::{Running, keygen, start, text, until, wire};
 use std::{process::Command, sync::Arc, time::Duration};
 use tokio::io::AsyncReadExt;
 
@@ -179,4 +179,72 @@ async fn a_silent_peer_is_cut_and_its_place_is_given_back() {
     until("a place is free", || gateway.fake.presented.lock().unwrap().is_empty()).await;
     let output = gateway.run(&["127.0.0.1", "x"]).await;
     assert_eq!(text(&output.stdout), "line <x>\n", "{}", text(&output.stderr));
+}
+
+/// Makes a host certificate for the gateway, as its authority would.
+fn host_certificate(gateway: &Running, ca: &str, key: &str, name: &str) -> String {
+    let path = |name: &str| gateway.dir.path().join(name);
+    let public = path("certified.pub");
+    std::fs::write(&public, key).unwrap();
+    let signed = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-h", "-I", "gateway gw1", "-V", "-1m:+1h", "-n", name, "-s"])
+        .arg(path(ca))
+        .arg(&public)
+        .status()
+        .unwrap();
+    assert!(signed.success());
+    std::fs::read_to_string(path("certified-cert.pub")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_certificate_is_shown_from_the_next_connection_on_and_the_plain_key_as_well() {
+    let gateway = start(|_| {}).await;
+    let known = gateway.dir.path().join("known_hosts");
+    let plain = std::fs::read_to_string(&known).unwrap();
+    let key = plain.trim_start_matches("* ").to_owned();
+    for ca in ["ca", "ca2"] {
+        keygen(gateway.dir.path(), ca, "ed25519");
+    }
+    let trust = |ca: &str| {
+        let ca = std::fs::read_to_string(gateway.dir.path().join(format!("{ca}.pub"))).unwrap();
+        std::fs::write(&known, format!("@cert-authority * {ca}")).unwrap();
+    };
+    let certify = |ca: &str, key: &str, name: &str| {
+        let certificate = host_certificate(&gateway, ca, key, name);
+        gateway.fake.send(Event::HostCertificate { certificate });
+    };
+    let mut held = gateway.ssh(&["-i", gateway.dir.path().join("id").to_str().unwrap(), "-N", "127.0.0.1"]);
+    let mut held = held.spawn().unwrap();
+    until("it is in", || !gateway.fake.presented.lock().unwrap().is_empty()).await;
+    trust("ca");
+    let said = text(&gateway.run(&["127.0.0.1", "whoami"]).await.stderr);
+    assert!(said.contains("Host key verification failed"), "there is none yet: {said}");
+    // What is not for this key is not shown: each handshake would fail.
+    let other = std::fs::read_to_string(keygen(gateway.dir.path(), "other", "ed25519").with_extension("pub")).unwrap();
+    certify("ca", &other, "127.0.0.1");
+    certify("ca", &key, "127.0.0.1");
+    let mut code = None;
+    for _ in 0..100 {
+        code = gateway.run(&["127.0.0.1", "whoami"]).await.status.code();
+        if code == Some(3) {
+            break;
+        }
+    }
+    assert_eq!(code, Some(3), "the certificate is enough");
+    // Renewed in place, by another CA to see it.
+    certify("ca2", &key, "127.0.0.1");
+    trust("ca2");
+    for _ in 0..100 {
+        code = gateway.run(&["127.0.0.1", "whoami"]).await.status.code();
+        if code == Some(3) {
+            break;
+        }
+    }
+    assert_eq!(code, Some(3));
+    assert!(held.try_wait().unwrap().is_none(), "and nobody was cut off");
+    std::fs::write(&known, &plain).unwrap();
+    assert_eq!(gateway.run(&["127.0.0.1", "whoami"]).await.status.code(), Some(3), "the plain key");
+    let refuse = ["-o", "HostKeyAlgorithms=ssh-ed25519", "127.0.0.1", "whoami"];
+    assert_eq!(gateway.run(&refuse).await.status.code(), Some(3), "for those who know no certificates");
+    held.kill().await.unwrap();
 }

@@ -39,6 +39,17 @@ pub struct Bastion {
     pub port: u16,
 }
 
+impl Bastion {
+    /// The name under which the configuration that people are given knows its host key, wherever it is reached.
+    #[must_use]
+    pub fn alias(&self) -> String {
+        match self.port {
+            22 => format!("certgate-{}", self.host),
+            port => format!("certgate-{}-{port}", self.host),
+        }
+    }
+}
+
 /// What a site decides for itself.
 #[derive(Clone, Debug)]
 pub struct Site {

@@ -286,5 +286,5 @@ fn verdict(directory: &Directory, email: &Email, host: &str, now: Timestamp) -> 
         .next()
         .ok_or_else(|| Denial::plain(Reason::UnknownKey, format!("{email} has no key registered")))?;
     let identity = identify(directory, account.id, entry.key.fingerprint(), None, Origin::Unstated, now)?;
-    open(directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, now).map(|permit| permit.node())
+    open(directory, &identity, OpenTarget { host, port: 22 }, &|_| Some(0), now).map(|permit| permit.node())
 }

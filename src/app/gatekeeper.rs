@@ -5,7 +5,7 @@ use super::{
     events::refused,
     protocol::{
         AuthenticateAnswer, AuthenticateRequest, ClosedRequest, Credential, DialPermit, Event as GatewayEvent, Hello,
-        Marked, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
+        Marked, NODE_HELLO_SECS, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Presented, Reach,
     },
     sessions::Session,
 };
@@ -20,8 +20,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// A login node that somebody uses already is taken again; otherwise the least used.
-const SAME_AGAIN: u64 = 1 << 32;
+/// A login node that somebody uses already is taken again; otherwise one that is connected, and of these the least used.
+const SAME_AGAIN: u64 = 1 << 33;
+const CONNECTED: u64 = 1 << 32;
+
+/// A node that has said nothing for so long is not connected: three of its hellos.
+const SILENT: Duration = Duration::from_secs(3 * NODE_HELLO_SECS);
 
 /// How long before a hello arrives a forward may have been asked for that is not in it: longer than a gateway waits
 /// for an answer, and for its hello to be taken.
@@ -165,6 +169,13 @@ impl App {
     pub async fn open(self: &Arc<Self>, request: OpenRequest) -> OpenAnswer {
         let now = self.now();
         let decided = self.decide_open(&request, now);
+        if decided.is_err() {
+            // A gateway that could not reach what it was permitted asks again, and has nothing open meanwhile.
+            let mut sessions = lock(&self.sessions);
+            if sessions.get(&request.session).is_some_and(|session| session.gateway == request.gateway) {
+                sessions.remove(&request.session);
+            }
+        }
         let asker = Asker::Account {
             credential: request.credential.clone(),
             peer: request.peer,
@@ -202,10 +213,15 @@ impl App {
         let identity = self.identity(&directory, &request.credential, request.peer, now)?;
         let account = identity.account().id;
         let prefer = |node: NodeId| {
+            if request.tried.contains(&node) {
+                return None;
+            }
+            let here = lock(&self.hub).node(node).is_some_and(|status| now.since(status.heard) < SILENT);
             let sessions = lock(&self.sessions);
-            let used = u64::try_from(sessions.count_to(node)).unwrap_or(u64::MAX).min(SAME_AGAIN - 1);
-            let again = if sessions.has(account, node) { SAME_AGAIN } else { 0 };
-            again + (SAME_AGAIN - 1 - used)
+            let used = u64::try_from(sessions.count_to(node)).unwrap_or(u64::MAX).min(CONNECTED - 1);
+            let again = if sessions.has_other(account, node, &request.session) { SAME_AGAIN } else { 0 };
+            let connected = if here { CONNECTED } else { 0 };
+            Some(again + connected + (CONNECTED - 1 - used))
         };
         let target = OpenTarget { host: &request.host, port: request.port };
         let permit = open(&directory, &identity, target, &prefer, now)?;
@@ -253,7 +269,7 @@ impl App {
         }
     }
 
-    fn session_event(&self, session: &Session, action: &str, now: Timestamp) -> Event {
+    pub(super) fn session_event(&self, session: &Session, action: &str, now: Timestamp) -> Event {
         let asker = Asker::Account {
             credential: session.credential.clone(),
             peer: session.peer,
@@ -273,7 +289,8 @@ impl App {
     /// A gateway opens its event stream: it says what it has, and is told what of that may not stay.
     pub fn hello(self: &Arc<Self>, hello: Hello) -> Stream {
         let now = self.now();
-        let (number, stream) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), now);
+        let lost_after = Duration::from_secs(hello.lost_after);
+        let (number, stream) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), lost_after, now);
         // What this gateway was thought to have is replaced by what it says; but what it asked for while its hello
         // travelled is not in there, and must not be forgotten.
         let known = lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));

@@ -5,7 +5,11 @@ use super::{
     protocol::{Event, Reach},
 };
 use crate::domain::{NodeId, PublicKey, Timestamp, Version};
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// Events that wait for a gateway that does not read; one more, and its stream is closed. It then reconnects, says
@@ -15,6 +19,12 @@ const QUEUE: usize = 4096;
 /// A node gets a new host certificate no more often than this.
 const CERTIFIED_EVERY: Duration = Duration::from_secs(600);
 
+/// How long after its own bound a gateway that is gone is believed to have ended everything.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// No gateway is waited for longer, and so long one of which nothing is known.
+const LONGEST_LOSS: Duration = Duration::from_secs(86_400);
+
 /// A gateway whose event stream is open.
 #[derive(Debug)]
 pub struct Gateway {
@@ -22,6 +32,8 @@ pub struct Gateway {
     pub host_key: PublicKey,
     /// Since when.
     pub since: Timestamp,
+    /// When it last got a host certificate.
+    pub certified: Option<Timestamp>,
     /// Up to which version it has ended what had to end, and when it said so.
     pub done: Option<(Version, Timestamp)>,
     events: mpsc::Sender<Event>,
@@ -57,16 +69,54 @@ pub struct Hub {
     nodes: BTreeMap<NodeId, NodeStatus>,
     sessions: BTreeMap<NodeId, Vec<NodeSession>>,
     streams: u64,
+    /// After how long without this authority each gateway ends everything that it has open.
+    bounds: BTreeMap<String, Duration>,
+    /// Gateways that are away and had something open: when that must be over.
+    gone: BTreeMap<String, Timestamp>,
 }
 
 impl Hub {
     /// A gateway has opened its event stream; a former stream of the same name is closed.
-    pub fn connect(&mut self, name: &str, host_key: PublicKey, now: Timestamp) -> (u64, mpsc::Receiver<Event>) {
+    pub fn connect(
+        &mut self,
+        name: &str,
+        host_key: PublicKey,
+        lost_after: Duration,
+        now: Timestamp,
+    ) -> (u64, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         self.streams += 1;
-        self.gateways
-            .insert(name.to_owned(), Gateway { host_key, since: now, done: None, events, stream: self.streams });
-        (self.streams, receiver)
+        self.bounds.insert(name.to_owned(), lost_after.min(LONGEST_LOSS));
+        self.gone.remove(name);
+        let stream = self.streams;
+        // The certificate is the process's, which may be another one now.
+        let gateway = Gateway { host_key, since: now, certified: None, done: None, events, stream };
+        self.gateways.insert(name.to_owned(), gateway);
+        (stream, receiver)
+    }
+
+    /// The gateways, by name, that need a host certificate now, with their host keys; notes it as given.
+    pub fn uncertified(&mut self, after: Duration, now: Timestamp) -> Vec<(String, PublicKey)> {
+        let due = |last: Option<Timestamp>| last.is_none_or(|last| now.since(last) >= after);
+        let due = self.gateways.iter_mut().filter(|(_, gateway)| due(gateway.certified));
+        due.map(|(name, gateway)| {
+            gateway.certified = Some(now);
+            (name.clone(), gateway.host_key.clone())
+        })
+        .collect()
+    }
+
+    /// Of the gateways that are said to have something open, those that have been away for so long that it cannot be open
+    /// any more: they would have ended it themselves.
+    pub fn lost(&mut self, with_sessions: &BTreeSet<String>, now: Timestamp) -> Vec<String> {
+        let Self { gateways, bounds, gone, .. } = self;
+        bounds.retain(|name, _| gateways.contains_key(name) || with_sessions.contains(name));
+        gone.retain(|name, _| with_sessions.contains(name) && !gateways.contains_key(name));
+        for name in with_sessions.iter().filter(|name| !gateways.contains_key(*name)) {
+            let bound = bounds.get(name).copied().unwrap_or(LONGEST_LOSS);
+            gone.entry(name.clone()).or_insert_with(|| now.after(bound + MARGIN));
+        }
+        gone.iter().filter(|(_, over)| **over <= now).map(|(name, _)| name.clone()).collect()
     }
 
     /// An event stream has ended. True if it was the gateway's current one.
@@ -199,5 +249,48 @@ impl Hub {
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<&NodeStatus> {
         self.nodes.get(&node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000 + secs)
+    }
+
+    fn key() -> PublicKey {
+        const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILM+hvqVBQLyBkxNzuHmXMvo6vRIFqgiUj1mL0BHkPc";
+        LINE.parse().unwrap()
+    }
+
+    #[test]
+    fn what_a_gateway_had_is_over_when_it_would_have_ended_it_itself() {
+        let mut hub = Hub::default();
+        let with = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let (stream, _events) = hub.connect("gw1", key(), Duration::from_secs(300), at(0));
+        assert!(hub.lost(&with(&["gw1"]), at(1000)).is_empty(), "it is there");
+        hub.disconnect("gw1", stream);
+        assert!(hub.lost(&with(&["gw1"]), at(1000)).is_empty());
+        assert!(hub.lost(&with(&["gw1"]), at(1329)).is_empty());
+        let (stream, _events) = hub.connect("gw1", key(), Duration::from_secs(300), at(1329));
+        hub.disconnect("gw1", stream);
+        assert!(hub.lost(&with(&["gw1"]), at(1330)).is_empty(), "it has come back meanwhile");
+        assert_eq!(hub.lost(&with(&["gw1"]), at(1660)), ["gw1"]);
+        assert!(hub.lost(&with(&[]), at(1661)).is_empty());
+        assert!(hub.gone.is_empty() && hub.bounds.is_empty(), "nothing is kept of it");
+    }
+
+    #[test]
+    fn each_process_gets_a_host_certificate_and_another_in_time() {
+        let mut hub = Hub::default();
+        let half = Duration::from_secs(100);
+        let (_, _events) = hub.connect("gw1", key(), half, at(0));
+        assert_eq!(hub.uncertified(half, at(0)).len(), 1);
+        assert!(hub.uncertified(half, at(99)).is_empty());
+        assert_eq!(hub.uncertified(half, at(100)).len(), 1);
+        let (_, _events) = hub.connect("gw1", key(), half, at(101));
+        assert_eq!(hub.uncertified(half, at(101)).len(), 1, "another process has none");
     }
 }

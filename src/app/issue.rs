@@ -101,7 +101,7 @@ impl App {
 
     /// Signs on the spot with a key that is in memory: that takes the processor for a moment, and less than two changes
     /// of thread. A key source that waits is asked beside the async threads.
-    async fn sign(
+    pub(super) async fn sign(
         &self,
         waits: bool,
         sign: impl FnOnce(&CaKeys, [u8; 32]) -> Result<String, SigningError> + Send + 'static,

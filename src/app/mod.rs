@@ -36,6 +36,7 @@ mod session_ends;
 mod sessions;
 pub mod token;
 pub mod tunnel;
+mod upkeep;
 mod view_types;
 mod views;
 mod volumes;

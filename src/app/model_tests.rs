@@ -59,7 +59,7 @@ proptest! {
                 let Ok(identity) = &identity else { continue };
                 for host in [format!("login-0.{cluster}"), format!("compute-0.{cluster}"), cluster.to_string()] {
                     let target = OpenTarget { host: &host, port: 22 };
-                    let permit = open(directory, identity, target, &|_| 0, NOW);
+                    let permit = open(directory, identity, target, &|_| Some(0), NOW);
                     prop_assert_eq!(permit.is_ok(), expected, "{} to {}", name, host);
                     if let Ok(permit) = permit {
                         prop_assert!(still_open(directory, identity, permit.node(), permit.path(), NOW, NOW).is_ok());
@@ -81,7 +81,7 @@ proptest! {
 fn only_the_ssh_port_of_a_node_that_is_named_is_dialled() {
     let world = World::new();
     let identity = world.identity("user1");
-    let ask = |host: &str, port| open(&world.directory, &identity, OpenTarget { host, port }, &|_| 0, NOW);
+    let ask = |host: &str, port| open(&world.directory, &identity, OpenTarget { host, port }, &|_| Some(0), NOW);
     let permit = ask("login-0.h100.acme", 22).unwrap();
     assert_eq!(permit.address(), ("192.0.2.7".parse().unwrap(), 2222));
     assert!(ask("login-0.h100.acme", 2222).is_ok());
@@ -109,7 +109,7 @@ fn a_cluster_name_takes_the_login_node_that_is_preferred() {
     let world = World::new();
     let identity = world.identity("user1");
     let target = OpenTarget { host: "h100.acme", port: 22 };
-    let permit = open(&world.directory, &identity, target, &|_| 0, NOW).unwrap();
+    let permit = open(&world.directory, &identity, target, &|_| Some(0), NOW).unwrap();
     assert_eq!(permit.path().to_string(), "login-0.h100.acme");
 }
 
@@ -217,7 +217,7 @@ fn a_narrow_certificate_does_not_become_a_wide_one() {
     };
     let (account, key) = (AccountId(12), key(12).fingerprint());
     let identity = identify(&world.directory, account, key, Some((Serial(7), Some(&record))), peer(), NOW).unwrap();
-    let host = |host| open(&world.directory, &identity, OpenTarget { host, port: 22 }, &|_| 0, NOW).map(|_| ());
+    let host = |host| open(&world.directory, &identity, OpenTarget { host, port: 22 }, &|_| Some(0), NOW).map(|_| ());
     assert!(host("login-0.h100.acme").is_ok());
     assert_eq!(host("login-0.b200.acme").unwrap_err().reason, Reason::OutOfScope);
     let settings = CertificateSettings::default();

@@ -211,6 +211,8 @@ impl App {
 pub struct LimitsChange {
     /// The longest that a certificate for it lives; as long as the site lets it if none.
     pub max_ttl: Option<Option<Ttl>>,
+    /// The longest that a session through a gateway lasts; as long as people like if none.
+    pub max_session: Option<Option<Ttl>>,
     /// What no certificate for it allows.
     pub forbid: BTreeSet<Extension>,
     /// What they allow again, if the site does.
@@ -220,7 +222,11 @@ pub struct LimitsChange {
 impl LimitsChange {
     fn made_to(&self, former: &Limits) -> Limits {
         let forbidden = former.forbidden.union(&self.forbid).filter(|extension| !self.allow.contains(extension));
-        Limits { max_ttl: self.max_ttl.unwrap_or(former.max_ttl), forbidden: forbidden.copied().collect() }
+        Limits {
+            max_ttl: self.max_ttl.unwrap_or(former.max_ttl),
+            forbidden: forbidden.copied().collect(),
+            max_session: self.max_session.unwrap_or(former.max_session),
+        }
     }
 }
 

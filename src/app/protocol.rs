@@ -330,6 +330,9 @@ pub struct OpenRequest {
     pub host: String,
     /// The port that was asked for.
     pub port: u32,
+    /// Login nodes of the cluster that was asked for which could not be reached just now: another one, if there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<NodeId>,
 }
 
 /// Whether it is opened.
@@ -414,6 +417,8 @@ pub struct Hello {
     pub host_key: PublicKey,
     /// The forwards that are open, so that an authority that was restarted knows them again.
     pub sessions: Vec<OpenSession>,
+    /// After so many seconds without the authority it ends them all: then they are over, also if nobody says so.
+    pub lost_after: u64,
 }
 
 /// A forward that is open.
@@ -470,6 +475,11 @@ pub enum Event {
         node: NodeId,
         /// What it gets.
         order: SignedOrder,
+    },
+    /// A host certificate for the gateway's host key, in place of the one that it has.
+    HostCertificate {
+        /// In the format of a public key file.
+        certificate: String,
     },
     /// This is a node no more: end its agent's connection.
     NodeGone {

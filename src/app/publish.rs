@@ -4,10 +4,12 @@
 use super::{
     core::{App, lock},
     protocol::Event,
+    sessions::Session,
 };
 use crate::{
     bundle::{SignedBundle, bundle_for},
-    domain::{ClusterId, Directory},
+    domain::{ClusterId, Directory, Timestamp},
+    policy::Denial,
     store::Commit,
 };
 use std::sync::Arc;
@@ -34,15 +36,7 @@ impl App {
             let (now, version) = (self.now(), directory.version());
             lock(&self.concerned).extend(touched.accounts.iter().map(|account| (*account, version)));
             let concerned = lock(&self.sessions).concerned(&touched.accounts, &touched.nodes);
-            let mut ended = Vec::new();
-            for session in concerned {
-                if let Err(denial) = self.stays(&directory, &session, now) {
-                    let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
-                    lock(&self.hub).broadcast(&event);
-                    lock(&self.sessions).remove(&session.id);
-                    ended.push((session, denial));
-                }
-            }
+            let ended = self.end_those_that_may_not_stay(&directory, concerned, now);
             for node in touched.nodes.iter().filter(|node| directory.node(**node).is_none()) {
                 let mut hub = lock(&self.hub);
                 hub.forget(*node);
@@ -58,6 +52,25 @@ impl App {
                 self.note(self.ended(&session, &denial, now)).await;
             }
         }
+    }
+
+    /// Ends those sessions whose permit does not hold any more, and returns them with the reason.
+    pub(super) fn end_those_that_may_not_stay(
+        &self,
+        directory: &Directory,
+        sessions: Vec<Session>,
+        now: Timestamp,
+    ) -> Vec<(Session, Denial)> {
+        let mut ended = Vec::new();
+        for session in sessions {
+            if let Err(denial) = self.stays(directory, &session, now) {
+                let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
+                lock(&self.hub).broadcast(&event);
+                lock(&self.sessions).remove(&session.id);
+                ended.push((session, denial));
+            }
+        }
+        ended
     }
 
     async fn publish_bundle(&self, directory: &Arc<Directory>, cluster: ClusterId) {

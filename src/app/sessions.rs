@@ -81,13 +81,13 @@ impl Sessions {
         self.by_node.range((node, SessionId::from_bits(0))..).take_while(|(n, _)| *n == node).count()
     }
 
-    /// Whether an account has one to a node.
+    /// Whether an account has one to a node, beside this one.
     #[must_use]
-    pub fn has(&self, account: AccountId, node: NodeId) -> bool {
+    pub fn has_other(&self, account: AccountId, node: NodeId, this: &SessionId) -> bool {
         self.by_account
             .range((account, SessionId::from_bits(0))..)
             .take_while(|(a, _)| *a == account)
-            .any(|(_, id)| self.all.get(id).is_some_and(|session| session.node == node))
+            .any(|(_, id)| id != this && self.all.get(id).is_some_and(|session| session.node == node))
     }
 
     /// One by name.
@@ -135,9 +135,10 @@ mod tests {
         assert_eq!(ids(sessions.concerned(&[AccountId(1)].into(), &BTreeSet::new())), of(&[1, 2]));
         assert_eq!(ids(sessions.concerned(&BTreeSet::new(), &[NodeId(1)].into())), of(&[1, 3]));
         assert_eq!(ids(sessions.concerned(&[AccountId(1)].into(), &[NodeId(1)].into())), of(&[1, 2, 3]));
-        assert!(sessions.has(AccountId(1), NodeId(2)));
+        assert!(sessions.has_other(AccountId(1), NodeId(2), &SessionId::from_bits(9)));
+        assert!(!sessions.has_other(AccountId(1), NodeId(2), &SessionId::from_bits(2)), "not this one");
         sessions.remove(&SessionId::from_bits(2));
-        assert!(!sessions.has(AccountId(1), NodeId(2)));
+        assert!(!sessions.has_other(AccountId(1), NodeId(2), &SessionId::from_bits(9)));
         assert_eq!(sessions.count_to(NodeId(1)), 2);
         let mut young = session(5, 1, 1);
         young.since = Timestamp::from_secs(100);

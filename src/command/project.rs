@@ -34,16 +34,20 @@ pub(crate) enum Command {
         #[arg(long, value_name = "EMAIL")]
         admin: Option<Email>,
     },
-    /// Change what certificates for a project allow, within what the site allows
+    /// Change what certificates and sessions of a project may, within what the site allows
     #[command(after_help = "project update acme/ml-training --max-ttl 2m --forbid agent-forwarding\n\
-                            project update acme/ml-training --max-ttl none --allow agent-forwarding")]
+                            project update acme/ml-training --max-ttl none --allow agent-forwarding\n\
+                            project update acme/ml-training --max-session 12h")]
     Update {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
         project: ProjectPath,
         /// The longest that one lives, such as 2m; none for as long as the site lets them
-        #[arg(long, value_name = "TTL", value_parser = max_ttl, required_unless_present_any = ["forbid", "allow"])]
+        #[arg(long, value_name = "TTL", value_parser = max_ttl, required_unless_present_any = ["forbid", "allow", "max_session"])]
         max_ttl: Option<MaxTtl>,
+        /// The longest that a session through the gateway lasts, such as 12h; none for as long as people like
+        #[arg(long, value_name = "TTL", value_parser = max_ttl)]
+        max_session: Option<MaxTtl>,
         /// What sessions may not do: pty, port-forwarding, agent-forwarding, x11-forwarding, user-rc (may be given several times)
         #[arg(long, value_name = "EXTENSION")]
         forbid: Vec<Extension>,
@@ -96,9 +100,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             );
             Ok(Reply::done(&json!({ "project": project }), sentence))
         }
-        Command::Update { project, max_ttl, forbid, allow } => {
+        Command::Update { project, max_ttl, max_session, forbid, allow } => {
             let change = LimitsChange {
                 max_ttl: max_ttl.map(|MaxTtl(ttl)| ttl),
+                max_session: max_session.map(|MaxTtl(ttl)| ttl),
                 forbid: forbid.into_iter().collect(),
                 allow: allow.into_iter().collect(),
             };

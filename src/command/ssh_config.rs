@@ -20,6 +20,8 @@ pub(super) fn known_hosts(known: &KnownHosts) -> String {
     for key in &known.gateways {
         let _ = writeln!(text, "{bastion} {key}");
     }
+    // Also a gateway whose key is new.
+    let _ = writeln!(text, "@cert-authority {bastion} {}", known.host_ca);
     if !known.clusters.is_empty() {
         let _ = writeln!(text, "@cert-authority {} {}", patterns(known, ","), known.host_ca);
     }
@@ -43,10 +45,7 @@ pub(super) fn config(known: &KnownHosts, identity: Option<&str>) -> Result<Strin
     };
     let identity = identity_lines(identity)?;
     let bastion = &known.bastion;
-    let alias = match bastion.port {
-        22 => format!("certgate-{}", bastion.host),
-        port => format!("certgate-{}-{port}", bastion.host),
-    };
+    let alias = bastion.alias();
     // One directory for each bastion, so that two sites do not share a certificate. No space or quote is in a host.
     let dir = format!("~/.ssh/certgate/{}-{}", bastion.host, bastion.port);
     let mut text = format!(

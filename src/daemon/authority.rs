@@ -91,7 +91,9 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
         sockets.push(socket);
     }
     let (stop_publishing, stop_keeping) = (CancellationToken::new(), CancellationToken::new());
+    let stop_upkeep = CancellationToken::new();
     let mut publishing = tokio::spawn(app.clone().publish(committed, stop_publishing.clone()));
+    let mut upkeep = tokio::spawn(app.clone().keep_up(stop_upkeep.clone()));
     let mut keeping = tokio::spawn(app.clone().keep_audit(stop_keeping.clone()));
     serving.spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     serving.spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
@@ -104,8 +106,14 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
         () = stop.cancelled() => None,
         ended = &mut publishing => Some(("what acts on changes", ended)),
         ended = &mut keeping => Some(("what keeps the journal", ended)),
+        ended = &mut upkeep => Some(("what does what is due", ended)),
     };
     stop.cancel();
+    stop_upkeep.cancel();
+    if !upkeep.is_finished() {
+        // One that has panicked meanwhile has nothing more to do.
+        let _ = upkeep.await;
+    }
     // One that has panicked is an error, after the others have finished.
     let mut served = Ok(());
     while let Some(ended) = serving.join_next().await {

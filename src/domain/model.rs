@@ -104,6 +104,8 @@ pub struct Limits {
     pub max_ttl: Option<Ttl>,
     /// What no certificate for it allows.
     pub forbidden: BTreeSet<Extension>,
+    /// The longest that a session through a gateway lasts.
+    pub max_session: Option<Ttl>,
 }
 
 /// `certificates of 2m at most, without pty, user-rc`.
@@ -114,7 +116,13 @@ impl fmt::Display for Limits {
             None => f.write_str("certificates as long as the site's")?,
         }
         let forbidden: Vec<&str> = self.forbidden.iter().map(|extension| extension.as_str()).collect();
-        if forbidden.is_empty() { Ok(()) } else { write!(f, ", without {}", forbidden.join(", ")) }
+        if !forbidden.is_empty() {
+            write!(f, ", without {}", forbidden.join(", "))?;
+        }
+        match self.max_session {
+            Some(longest) => write!(f, ", sessions of {longest} at most"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use super::{Config, ConfigError};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac, server};
 use serde::Deserialize;
-use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use std::{borrow::Cow, time::Duration};
 
 /// The window of each channel: what a peer may send before it is told to go on. It bounds no memory, since russh gives it
@@ -100,7 +100,7 @@ pub(super) fn refused(algorithm: &Algorithm) -> bool {
 }
 
 /// What russh is told.
-pub(super) fn server_config(config: &Config, host_key: PrivateKey) -> server::Config {
+pub(super) fn server_config(config: &Config, host_key: PrivateKey, certificates: Vec<Certificate>) -> server::Config {
     let algorithms = &config.algorithms;
     let kex = algorithms.kex.iter().chain(KEX_EXTENSIONS).copied().collect();
     let mut methods = MethodSet::empty();
@@ -112,6 +112,7 @@ pub(super) fn server_config(config: &Config, host_key: PrivateKey) -> server::Co
         // OpenSSH begins with `none` to learn the methods: without this every login would wait.
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![host_key],
+        certificates,
         window_size: WINDOW,
         maximum_packet_size: 32 * 1024,
         preferred: Preferred {

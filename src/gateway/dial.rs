@@ -17,9 +17,6 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long a node may take to accept.
-const DIAL_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long the agent of a node that is reached through it may be away.
 const AGENT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -53,8 +50,12 @@ pub(super) enum NodeWriter {
 ///
 /// # Errors
 /// Why not, for the one who wants to go there.
-pub(super) async fn dial<A: Authority>(shared: &Shared<A>, permit: &DialPermit) -> Result<Dialled, String> {
-    timeout(DIAL_WITHIN, way(&shared.agents, permit)).await.unwrap_or_else(|_| Err(unreachable(permit, "no answer")))
+pub(super) async fn dial<A: Authority>(
+    shared: &Shared<A>,
+    permit: &DialPermit,
+    within: Duration,
+) -> Result<Dialled, String> {
+    timeout(within, way(&shared.agents, permit)).await.unwrap_or_else(|_| Err(unreachable(permit, "no answer")))
 }
 
 async fn way(agents: &Agents, permit: &DialPermit) -> Result<Dialled, String> {

@@ -64,7 +64,12 @@ async fn lost<A: Authority>(shared: &Shared<A>, heard: Instant) {
 /// One stream from its hello to its end; returns why it ended.
 async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> String {
     let name = shared.name();
-    let hello = Hello { gateway: name.clone(), host_key: shared.host_key.clone(), sessions: shared.registry().hello() };
+    let hello = Hello {
+        gateway: name.clone(),
+        host_key: shared.host_key.clone(),
+        sessions: shared.registry().hello(),
+        lost_after: shared.config.limits.authority_lost_after.as_secs(),
+    };
     let opened = tokio::select! {
         opened = timeout(SILENCE, shared.authority.events(hello)) => opened,
         () = lost(shared, *heard) => {
@@ -126,6 +131,10 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
         Event::Bundle { cluster, version, bundle } => {
             let agents = shared.agents.relay(&cluster, version, bundle);
             tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
+        }
+        Event::HostCertificate { certificate } => {
+            let outcome = shared.certify(&certificate);
+            tracing::info!(action = "host certificate", outcome);
         }
         Event::EndOnNode { node, order } => {
             let outcome = if shared.agents.order(node, order) { "relayed" } else { "the node is not here" };

@@ -18,7 +18,8 @@ use crate::{
         protocol::{Credential, DialPermit, Open, OpenAnswer, OpenRequest},
         tunnel::Stream,
     },
-    domain::SessionId,
+    domain::{NodeId, SessionId, Target},
+    policy::Reason,
 };
 use prometheus_client::metrics::counter::Counter;
 use russh::{
@@ -38,6 +39,13 @@ use tokio_util::sync::CancellationToken;
 
 /// How long what a client sent before it closed may take to reach the node.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a node may take to accept; and one of several, where another can be tried.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+const DIAL_ONE_OF_SEVERAL: Duration = Duration::from_secs(3);
+
+/// Login nodes that are tried for one forward, but for the last.
+const MAX_TRIED: usize = 7;
 
 /// What ends a forward through an agent that has gone.
 const AGENT_LOST: &str = "the node is reached through its agent, whose connection was lost; connect again";
@@ -193,7 +201,40 @@ impl<A: Authority> Forward<A> {
         }
     }
 
+    /// Asks, and goes there. A login node of a cluster that cannot be reached is passed over for another one.
     async fn ask_and_dial(&self, session: &mut Registered<A>) -> Result<(Dialled, DialPermit), ChannelOpenFailure> {
+        let several = matches!(self.host.parse(), Ok(Target::Cluster(_)));
+        let within = if several { DIAL_ONE_OF_SEVERAL } else { DIAL_WITHIN };
+        let (mut tried, mut failures) = (Vec::new(), Vec::new());
+        loop {
+            let permit = match self.ask(session, &tried).await {
+                Ok(permit) => permit,
+                Err(Refusal { reason, .. }) if reason == Reason::NoNode.as_str() && !failures.is_empty() => {
+                    let text = format!("no login node of {} can be reached: {}", self.host, failures.join("; "));
+                    return Err(failed(&text));
+                }
+                Err(refusal) => return Err(prohibited(&refusal.message)),
+            };
+            let opened = self.shared.registry().opened(&session.session, permit.node_id, permit.since);
+            match opened {
+                Opened::Ended(reason) => return Err(prohibited(&reason)),
+                Opened::Go { resync: true } => self.shared.resync.notify_one(),
+                Opened::Go { resync: false } => {}
+            }
+            match dial(&self.shared, &permit, within).await {
+                Ok(node) => return Ok((node, permit)),
+                Err(why) if several && tried.len() < MAX_TRIED => {
+                    self.log(&permit.node.to_string(), &why, session);
+                    tried.push(permit.node_id);
+                    failures.push(why);
+                }
+                Err(why) => return Err(failed(&why)),
+            }
+        }
+    }
+
+    /// Whether it may be opened, and where it goes.
+    async fn ask(&self, session: &mut Registered<A>, tried: &[NodeId]) -> Result<DialPermit, Refusal> {
         let request = OpenRequest {
             gateway: self.shared.name(),
             connection: self.handle.connection.id.clone(),
@@ -202,28 +243,22 @@ impl<A: Authority> Forward<A> {
             session: session.session.clone(),
             host: self.host.clone(),
             port: self.port,
+            tried: tried.to_vec(),
         };
-        let permit = match self.shared.ask::<Open>(request).await {
-            Err(_) => return Err(prohibited(super::auth::AWAY)),
+        let refused = |message: &str, reason: String| Refusal { message: message.to_owned(), reason };
+        match self.shared.ask::<Open>(request).await {
+            Err(_) => Err(refused(super::auth::AWAY, String::new())),
             Ok(OpenAnswer::Refused { message, reason }) => {
                 self.shared.metrics.decision("open", &reason);
                 session.report = false;
-                return Err(prohibited(&message));
+                Err(refused(&message, reason))
             }
-            Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => permit,
-            Ok(OpenAnswer::Permit(_)) => return Err(prohibited("the access service answered another question")),
-        };
-        self.shared.metrics.decision("open", "permitted");
-        let opened = self.shared.registry().opened(&session.session, permit.node_id, permit.since);
-        match opened {
-            Opened::Ended(reason) => return Err(prohibited(&reason)),
-            Opened::Go { resync: true } => self.shared.resync.notify_one(),
-            Opened::Go { resync: false } => {}
+            Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => {
+                self.shared.metrics.decision("open", "permitted");
+                Ok(permit)
+            }
+            Ok(OpenAnswer::Permit(_)) => Err(refused("the access service answered another question", String::new())),
         }
-        let node = dial(&self.shared, &permit)
-            .await
-            .map_err(|reason| ChannelOpenFailure::Other { code: ChannelOpenFailure::ConnectFailed.code(), reason })?;
-        Ok((node, permit))
     }
 
     /// The node's agent is gone: whoever has nothing else open on the connection is told so as its end.
@@ -309,6 +344,18 @@ async fn downwards<A: Authority>(
     }
     // It fails when the peer is gone.
     let _ = write.eof().await;
+}
+
+/// A no of the authority.
+struct Refusal {
+    /// For the one who asked.
+    message: String,
+    /// In one word; none if the authority could not be asked.
+    reason: String,
+}
+
+fn failed(why: &str) -> ChannelOpenFailure {
+    ChannelOpenFailure::Other { code: ChannelOpenFailure::ConnectFailed.code(), reason: one_line(why) }
 }
 
 fn prohibited(message: &str) -> ChannelOpenFailure {

@@ -356,4 +356,37 @@ mod tests {
         drop(first);
         assert!(metrics.text(&Now::default()).contains("open_sessions{project=\"acme/ml-training\"} 0"));
     }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_use_metrics_that_there_are() {
+        let metrics = Metrics::new();
+        metrics.handshake("failed");
+        metrics.login("key", "accepted");
+        metrics.decision("open", "permitted");
+        metrics.command(0);
+        metrics.offence("no-auth");
+        metrics.answered("/v1/open", Duration::ZERO);
+        drop(metrics.session(&"acme/ml-training".parse().unwrap()));
+        let text = metrics.text(&Now::default());
+        let told: std::collections::BTreeSet<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .collect();
+        let mut used = std::collections::BTreeSet::new();
+        for file in ["config/grafana-dashboard.json", "config/prometheus-alerts.yml"] {
+            let text = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+            for (start, _) in text.match_indices("certgate_gateway_") {
+                let name = text[start..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+                assert!(told.contains(name), "{file}: {name} is none of {told:?}");
+                used.insert(name.to_owned());
+            }
+        }
+        // What nobody looks at need not be counted.
+        let base = |name: &str| name.trim_end_matches("_count").trim_end_matches("_sum").to_owned();
+        for name in told {
+            let seen = [name.to_owned(), format!("{}_bucket", base(name))].iter().any(|name| used.contains(name));
+            assert!(seen, "{name} is in no panel and no alert");
+        }
+    }
 }

@@ -94,6 +94,7 @@ struct Shared<A> {
     /// The name under which it last greeted this gateway.
     greeted: watch::Sender<Arc<String>>,
     host_key: PublicKey,
+    private_key: ssh_key::PrivateKey,
     /// What russh is told about new connections.
     ssh: ArcSwap<russh::server::Config>,
     authority: Arc<A>,
@@ -142,6 +143,21 @@ impl<A> Shared<A> {
         if let Some(length) = held {
             tracing::warn!(%peer, action = "penalty", outcome = "refused for a while", offence = offence.name(), secs = length.as_secs());
         }
+    }
+
+    /// Shows another host certificate from the next connection on; says what became of it.
+    fn certify(&self, line: &str) -> &'static str {
+        let Ok(certificate) = ssh_key::Certificate::from_openssh(line) else { return "it cannot be read" };
+        // russh would sign with the key that fits, or fail each handshake.
+        if certificate.public_key() != self.private_key.public_key().key_data() {
+            return "it is for another key";
+        }
+        if certificate.cert_type() != ssh_key::certificate::CertType::Host {
+            return "it is none of a host";
+        }
+        let config = algorithms::server_config(&self.config, self.private_key.clone(), vec![certificate]);
+        self.ssh.store(Arc::new(config));
+        "shown from now on"
     }
 
     /// For the metrics.
@@ -194,13 +210,14 @@ impl<A: Authority> Gateway<A> {
     ) -> Result<Self, HostKeyError> {
         let public = PublicKey::from_key_data(host_key.public_key().key_data())
             .map_err(|e| HostKeyError::Unusable(e.to_string()))?;
-        let ssh = ArcSwap::from_pointee(algorithms::server_config(&config, host_key));
+        let ssh = ArcSwap::from_pointee(algorithms::server_config(&config, host_key.clone(), vec![]));
         let name = Arc::new(config.name.clone());
         Ok(Self(Arc::new(Shared {
             name: ArcSwap::new(name.clone()),
             greeted: watch::Sender::new(name),
             config,
             host_key: public,
+            private_key: host_key,
             ssh,
             authority,
             random,

@@ -91,7 +91,11 @@ impl<H: Clone> Registry<H> {
         let Some(entry) = self.sessions.get_mut(session) else { return Opened::Ended("the connection ended".into()) };
         match &entry.state {
             State::Ended { reason } => Opened::Ended(reason.clone()),
-            State::Open { .. } => Opened::Go { resync: false },
+            // Asked again, since what was permitted first could not be reached.
+            State::Open { .. } => {
+                entry.state = State::Open { node, since };
+                Opened::Go { resync: false }
+            }
             State::Pending { asked } => {
                 let resync = *asked != hellos;
                 entry.state = State::Open { node, since };

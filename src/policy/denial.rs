@@ -70,6 +70,8 @@ pub enum Reason {
     CertificateRecord,
     /// The certificate cannot be read.
     CertificateFormat,
+    /// The session has lasted as long as the project lets one.
+    SessionTime,
     /// A join token that is used, expired or for another node.
     Token,
     /// A join token that was never given out.
@@ -108,6 +110,7 @@ impl Reason {
             Self::CertificateRevoked => "certificate-revoked",
             Self::CertificateRecord => "certificate-record",
             Self::CertificateFormat => "certificate-format",
+            Self::SessionTime => "session-time",
             Self::Token => "token",
             Self::UnknownToken => "unknown-token",
         }

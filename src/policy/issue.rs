@@ -249,3 +249,27 @@ pub fn issue_host(
         valid_before: now.secs() + u64::from(settings.host_ttl.secs()),
     })
 }
+
+/// How long a gateway's host certificate lives at most: a gateway that was taken over could have one made for a key of its
+/// own.
+const GATEWAY_TTL: u64 = 86_400;
+
+/// Decides what the host certificate of a gateway says: the names by which people know the bastion.
+pub fn issue_gateway(
+    gateway: &str,
+    host_key: &PublicKey,
+    mut names: Vec<String>,
+    settings: &CertificateSettings,
+    now: Timestamp,
+) -> HostPermit {
+    names.sort();
+    names.dedup();
+    HostPermit {
+        key: host_key.clone(),
+        serial: Serial(0),
+        key_id: format!("gateway {gateway}"),
+        names,
+        valid_after: now.before(CLOCK_SKEW).secs(),
+        valid_before: now.secs() + u64::from(settings.host_ttl.secs()).min(GATEWAY_TTL),
+    }
+}

@@ -18,9 +18,9 @@ pub use bounds::{CertificateSettings, Extensions, gateway_addresses};
 pub use certificate::{MAX_CERTIFICATE_BYTES, check_certificate, parse_certificate};
 pub use denial::{Denial, Reason, is_told};
 pub use identity::{Identity, Origin, Scope, identify, recognize};
-pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_host};
+pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_gateway, issue_host};
 pub use networks::NodeNetworks;
-pub use open::{OpenPermit, OpenTarget, open, still_open};
+pub use open::{OpenPermit, OpenTarget, open, overtime, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};
 pub use revoked::{Revoked, is_accepted, revoked};
 

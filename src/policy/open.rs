@@ -6,7 +6,7 @@ use super::{
 };
 use crate::domain::{
     Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectPath, ServiceTerms, Target,
-    Timestamp,
+    Timestamp, Ttl,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -58,7 +58,7 @@ impl OpenPermit {
 }
 
 /// Whether somebody may open what they name. `prefer` ranks the login nodes of a cluster that was named alone: the
-/// highest is taken, the first among equals.
+/// highest is taken, the first among equals; those without a rank are not.
 ///
 /// # Errors
 /// It is not there, or not theirs (which look alike), or not an SSH port, or not in the certificate in hand.
@@ -66,7 +66,7 @@ pub fn open(
     directory: &Directory,
     identity: &Identity,
     target: OpenTarget<'_>,
-    prefer: &dyn Fn(NodeId) -> u64,
+    prefer: &dyn Fn(NodeId) -> Option<u64>,
     now: Timestamp,
 ) -> Result<OpenPermit, Denial> {
     let unknown = |operator: String| {
@@ -94,6 +94,9 @@ pub fn open(
     })?;
     let node = node.ok_or_else(|| match &name {
         Target::Node(path) => unknown(format!("no node {path}")),
+        Target::Cluster(path) if directory.nodes_of(cluster.id).any(|node| node.role == NodeRole::Login) => {
+            Denial::plain(Reason::NoNode, format!("no login node of {path} can be reached; try again later"))
+        }
         Target::Cluster(path) => Denial::plain(
             Reason::NoNode,
             format!("{path} has no login node yet; name a node, or ask an admin to enrol one"),
@@ -135,17 +138,34 @@ pub fn still_open(
         Denial::no_cluster(directory, identity.account().id, &path.cluster_path(), now, removed)
     })?;
     let host = path.to_string();
-    open(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| 0, now)
+    let permit = open(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| Some(0), now)?;
+    match overtime(directory, node, since, now) {
+        None => Ok(permit),
+        Some(longest) => Err(Denial::told(
+            Reason::SessionTime,
+            format!("sessions of {} last {longest} at most", permit.project),
+            format!("sessions of {} last {longest} at most; connect again", permit.project),
+        )),
+    }
+}
+
+/// The longest that a session to a node may last, if one that began at `since` has lasted as long as that.
+#[must_use]
+pub fn overtime(directory: &Directory, node: NodeId, since: Timestamp, now: Timestamp) -> Option<Ttl> {
+    let cluster = directory.cluster(directory.node(node)?.cluster)?;
+    let longest = directory.project(cluster.project)?.limits.max_session?;
+    (now.since(since) >= longest.duration()).then_some(longest)
 }
 
 fn login_node<'d>(
     directory: &'d Directory,
     cluster: &Cluster,
-    prefer: &dyn Fn(NodeId) -> u64,
+    prefer: &dyn Fn(NodeId) -> Option<u64>,
 ) -> Option<&'d Arc<Node>> {
     // `max_by_key` takes the last among equals; reversed, that is the first.
     let nodes: Vec<_> = directory.nodes_of(cluster.id).filter(|node| node.role == NodeRole::Login).collect();
-    nodes.into_iter().rev().max_by_key(|node| prefer(node.id))
+    let ranked = nodes.into_iter().rev().filter_map(|node| prefer(node.id).map(|rank| (rank, node)));
+    ranked.max_by_key(|(rank, _)| *rank).map(|(_, node)| node)
 }
 
 fn member_project(

@@ -61,7 +61,7 @@ fn terms(project: ProjectId, n: u8) -> ServiceTerms {
 fn limits(n: u8) -> Limits {
     let extension = [Extension::Pty, Extension::X11Forwarding, Extension::UserRc][usize::from(n % 3)];
     let forbidden = if n.is_multiple_of(2) { [extension].into() } else { [].into() };
-    Limits { max_ttl: Ttl::from_secs(u32::from(n) * 60), forbidden }
+    Limits { max_ttl: Ttl::from_secs(u32::from(n) * 60), forbidden, max_session: Ttl::from_secs(u32::from(n % 3)) }
 }
 
 /// Fits every kind of cluster.

@@ -197,6 +197,19 @@ impl World {
         world.operator("member add acme/ml user1@acme.example").await;
     }
 
+    pub fn now(&self) -> Timestamp {
+        self.app.now()
+    }
+
+    /// A node's agent says that it is there.
+    pub async fn hello_of(&self, node: &NodeIdentity) {
+        let peer = "192.0.2.7".parse().unwrap();
+        let (node, reach) = (node.clone(), certgate::app::protocol::Reach::Direct);
+        let request =
+            certgate::app::protocol::NodeHelloRequest { node, peer, have: None, host_certificate_until: None, reach };
+        self.app.node_hello(request).await.unwrap();
+    }
+
     pub fn pass(&self, time: Duration) {
         self.clock.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
@@ -275,7 +288,7 @@ impl World {
     }
 
     pub fn gateway(&self, sessions: Vec<OpenSession>) -> Stream {
-        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions })
+        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions, lost_after: 300 })
     }
 
     pub async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {
@@ -291,6 +304,7 @@ impl World {
             session: SessionId::from_bits(session),
             host: host.into(),
             port: 22,
+            tried: vec![],
         };
         match self.app.open(request).await {
             OpenAnswer::Permit(permit) => Ok(permit.session),

@@ -432,6 +432,7 @@ async fn whoever_was_removed_while_opening_has_nothing_open() {
                     session: SessionId::from_bits(u128::from(number) << 64 | n),
                     host: "h100.acme".into(),
                     port: 22,
+                    tried: vec![],
                 };
                 let answer = client.call::<Open>(request).await.unwrap();
                 opened += usize::from(matches!(answer, OpenAnswer::Permit(_)));

@@ -33,6 +33,8 @@ pub struct Fake {
     pub commands: Mutex<Vec<CommandRequest>>,
     /// Where each forward goes; none: refused.
     pub target: Mutex<Option<SocketAddr>>,
+    /// Where forwards to a cluster go, in this order, those left out that could not be reached.
+    pub login_nodes: Mutex<Vec<SocketAddr>>,
     /// How the node is reached.
     pub reach: Mutex<Reach>,
     pub opened: Mutex<Vec<SessionId>>,
@@ -118,6 +120,23 @@ impl Fake {
             "/v1/open" => {
                 let request: OpenRequest = read(request);
                 self.opened.lock().unwrap().push(request.session.clone());
+                let nodes = self.login_nodes.lock().unwrap().clone();
+                if !nodes.is_empty() {
+                    let number = request.tried.len();
+                    return write(match nodes.get(number) {
+                        None => OpenAnswer::Refused { message: "none is left".into(), reason: "no-node".into() },
+                        Some(target) => OpenAnswer::Permit(DialPermit {
+                            session: request.session,
+                            node: format!("login-{number}.h100.acme").parse().unwrap(),
+                            node_id: NodeId(7 + number as u64),
+                            project: "acme/ml-training".parse().unwrap(),
+                            since: Timestamp::from_secs(1_800_000_000),
+                            address: target.ip(),
+                            port: target.port(),
+                            reach: Reach::Direct,
+                        }),
+                    });
+                }
                 write(match *self.target.lock().unwrap() {
                     None => OpenAnswer::Refused {
                         message: "removed from acme/ml-training at 12:03 UTC".into(),

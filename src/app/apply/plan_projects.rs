@@ -131,6 +131,9 @@ impl Planner<'_> {
         if let Some(At { line: there, value: MaxTtl(ttl) }) = described.max_ttl.get() {
             (line, limits.max_ttl) = (*there, *ttl);
         }
+        if let Some(At { line: there, value: MaxTtl(longest) }) = described.max_session.get() {
+            (line, limits.max_session) = (*there, *longest);
+        }
         if let Some(At { line: there, value: list }) = described.forbidden.get() {
             // A list that could not be understood in whole would allow something by mistake.
             if !list.whole {

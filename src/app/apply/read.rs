@@ -44,6 +44,7 @@ pub(super) struct DescribedProject {
     pub(super) gid: Said<Uid>,
     pub(super) admins_gid: Said<Uid>,
     pub(super) max_ttl: Said<MaxTtl>,
+    pub(super) max_session: Said<MaxTtl>,
     /// All of them, if given.
     pub(super) forbidden: Said<List<At<Extension>>>,
     /// All of them, if given.
@@ -274,6 +275,7 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
     let gid = uid(&mut fields, source, "gid");
     let admins_gid = uid(&mut fields, source, "admins_gid");
     let max_ttl = fields.parsed(source, "max_ttl");
+    let max_session = fields.parsed(source, "max_session");
     let forbidden = fields.list(source, "forbidden");
     let members = fields.table(source, "members", "the list of members").map(|members| members.pairs(source));
     let services = fields.tables(source, "services", "a service account");
@@ -284,7 +286,19 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
     let volumes: Vec<_> = volumes.into_iter().filter_map(|fields| volume(fields, source)).collect();
     fields.done(source);
     let path = path?;
-    Some(DescribedProject { line, path, gid, admins_gid, max_ttl, forbidden, members, services, clusters, volumes })
+    Some(DescribedProject {
+        line,
+        path,
+        gid,
+        admins_gid,
+        max_ttl,
+        max_session,
+        forbidden,
+        members,
+        services,
+        clusters,
+        volumes,
+    })
 }
 
 fn service(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedService> {

@@ -238,6 +238,7 @@ impl Pair {
             session: SessionId::from_bits(number as u128),
             host: target.to_owned(),
             port: 22,
+            tried: vec![],
         };
         let answer = match self.world.app.open(request).await {
             OpenAnswer::Permit(permit) => Ok(permit.node.to_string()),

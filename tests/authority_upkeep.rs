@@ -1,0 +1,174 @@
+//! What is due because time has passed, and which login node somebody gets.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod authority_support;
+
+use authority_support::{World, key, next_end};
+use certgate::{
+    app::protocol::{Event, OpenAnswer, OpenRequest, OpenSession},
+    domain::{NodeId, SessionId},
+};
+use std::time::Duration;
+
+/// user1's key.
+const HERS: u8 = 2;
+
+async fn ask(world: &World, session: u128, host: &str, tried: &[NodeId]) -> Result<(NodeId, String), (String, String)> {
+    let request = OpenRequest {
+        gateway: "gw1".into(),
+        connection: "c1".into(),
+        peer: "192.0.2.7".parse().unwrap(),
+        credential: world.credential(HERS).await,
+        session: SessionId::from_bits(session),
+        host: host.into(),
+        port: 22,
+        tried: tried.to_vec(),
+    };
+    match world.app.open(request).await {
+        OpenAnswer::Permit(permit) => Ok((permit.node_id, permit.node.to_string())),
+        OpenAnswer::Refused { message, reason } => Err((reason, message)),
+    }
+}
+
+async fn log_of(world: &World, action: &str) -> Vec<String> {
+    world.settle().await;
+    let entries = world.log().await.into_iter().map(|entry| entry.event).filter(|event| event.action == action);
+    entries.map(|event| format!("{} {} {}", event.object, event.reason.unwrap_or_default(), event.detail)).collect()
+}
+
+#[tokio::test]
+async fn a_session_ends_when_it_has_lasted_as_long_as_its_project_lets_it() {
+    let world = World::story().await;
+    world.node_with_gateway().await;
+    let done = world.user(1, "project update acme/ml --max-session 8h").await;
+    assert!(done.stderr.contains("sessions of 8h at most"), "{}", done.stderr);
+    let mut events = world.gateway(vec![]);
+    let first = world.open(HERS, 1, "login-0.h100.acme").await.unwrap();
+    world.pass(Duration::from_secs(3600));
+    let second = world.open(HERS, 2, "login-0.h100.acme").await.unwrap();
+    world.pass(Duration::from_secs(7 * 3600 - 1));
+    world.app.look_after(world.now()).await;
+    assert_eq!(world.user(HERS, "session list --json").await.stdout.matches("\"session\"").count(), 2);
+    world.pass(Duration::from_secs(1));
+    world.app.look_after(world.now()).await;
+    let told = "sessions of acme/ml last 8h at most; connect again".to_owned();
+    assert_eq!(next_end(&mut events).await, (first, told.clone()));
+    assert_eq!(
+        log_of(&world, "session.end").await,
+        ["login-0.h100.acme user1@acme.example session-time sessions of acme/ml last 8h at most"]
+    );
+    // Shorter from now on, for those that are open as well.
+    world.user(1, "project update acme/ml --max-session 2h").await;
+    world.app.look_after(world.now()).await;
+    let shorter = "sessions of acme/ml last 2h at most; connect again".to_owned();
+    assert_eq!(next_end(&mut events).await, (second.clone(), shorter.clone()));
+    // Also one that a gateway brings back, to an authority that did not know it.
+    let since = world.now().before(Duration::from_secs(7200));
+    let credential = world.credential(HERS).await;
+    let back = OpenSession {
+        session: second.clone(),
+        connection: "c".into(),
+        peer: "192.0.2.7".parse().unwrap(),
+        credential,
+        node_id: world.app.directory().node_at(&"login-0.h100.acme".parse().unwrap()).unwrap().id,
+        since,
+    };
+    let mut events = world.gateway(vec![back]);
+    assert_eq!(next_end(&mut events).await, (second, shorter));
+    world.user(1, "project update acme/ml --max-session none").await;
+    let shown = world.user(HERS, "project show acme/ml").await.stdout;
+    assert!(!shown.contains("It allows"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_login_node_is_the_same_again_then_one_that_is_there_then_the_least_used() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    let first = world.node("login-0.h100.acme", 60).await.node;
+    let second = world.node("login-1.h100.acme", 61).await.node;
+    let third = world.node("login-2.h100.acme", 62).await.node;
+    let taken = |session, tried: &'static [u64]| {
+        let tried: Vec<NodeId> = tried.iter().map(|n| [first, second, third][usize::try_from(*n).unwrap()]).collect();
+        let world = &world;
+        async move { ask(world, session, "h100.acme", &tried).await }
+    };
+    // Nothing was heard of any of them but the joining.
+    assert_eq!(taken(1, &[]).await.unwrap().0, first);
+    assert_eq!(taken(2, &[]).await.unwrap().0, first, "the same again");
+    // What could not be reached is passed over, and is not thought to be open.
+    assert_eq!(taken(2, &[0]).await.unwrap().0, second);
+    assert_eq!(taken(2, &[0, 1]).await.unwrap().0, third);
+    let (reason, message) = taken(2, &[0, 1, 2]).await.unwrap_err();
+    assert_eq!((&*reason, &*message), ("no-node", "no login node of h100.acme can be reached; try again later"));
+    let open = world.user(HERS, "session list --json").await.stdout;
+    assert_eq!(open.matches("\"session\"").count(), 1, "{open}");
+    assert!(ask(&world, 3, "login-1.h100.acme", &[second]).await.is_ok(), "who names a node gets that one");
+}
+
+#[tokio::test]
+async fn a_login_node_that_has_fallen_silent_is_the_last_choice() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    let first = world.node("login-0.h100.acme", 60).await;
+    let second = world.node("login-1.h100.acme", 61).await;
+    world.hello_of(&first).await;
+    world.pass(Duration::from_secs(89));
+    world.hello_of(&second).await;
+    assert_eq!(ask(&world, 1, "h100.acme", &[]).await.unwrap().0, first.node, "both are there");
+    world
+        .app
+        .closed(certgate::app::protocol::ClosedRequest {
+            sessions: vec![certgate::app::protocol::ClosedSession { session: SessionId::from_bits(1), up: 0, down: 0 }],
+            done: None,
+        })
+        .await;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(ask(&world, 2, "h100.acme", &[]).await.unwrap().0, second.node, "the first has fallen silent");
+}
+
+#[tokio::test]
+async fn what_a_gateway_had_is_closed_in_the_log_when_it_does_not_come_back() {
+    let world = World::story().await;
+    world.node_with_gateway().await;
+    let events = world.gateway(vec![]);
+    world.open(HERS, 1, "login-0.h100.acme").await.unwrap();
+    world.app.goodbye(&events);
+    world.app.look_after(world.now()).await;
+    world.pass(Duration::from_secs(329));
+    world.app.look_after(world.now()).await;
+    assert!(log_of(&world, "session.close").await.is_empty());
+    world.pass(Duration::from_secs(1));
+    world.app.look_after(world.now()).await;
+    assert_eq!(log_of(&world, "session.close").await, ["login-0.h100.acme  the gateway is gone"]);
+    assert!(!world.user(HERS, "session list --json").await.stdout.contains("\"session\""));
+}
+
+#[tokio::test]
+async fn a_gateway_gets_a_host_certificate_for_the_names_of_the_bastion_and_another_in_time() {
+    let world = World::story().await;
+    let mut events = world.gateway(vec![]);
+    let mut certificate = async || {
+        world.app.look_after(world.now()).await;
+        loop {
+            match authority_support::next(&mut events).await {
+                Event::HostCertificate { certificate } => {
+                    break ssh_key::Certificate::from_openssh(&certificate).unwrap();
+                }
+                Event::Ping | Event::Ready | Event::Mark { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let first = certificate().await;
+    assert_eq!(first.public_key(), key(90).key_data());
+    assert!(first.cert_type().is_host());
+    assert_eq!(first.valid_principals(), ["bastion.example.com", "certgate-bastion.example.com"]);
+    assert_eq!(first.valid_before() - first.valid_after(), 86_400 + 60, "a day, though nodes get a month");
+    world.pass(Duration::from_secs(43_200));
+    let second = certificate().await;
+    assert_eq!(second.valid_after() - first.valid_after(), 43_200);
+    let log = log_of(&world, "host-certificate.issue").await;
+    assert_eq!(log.len(), 2);
+    assert!(log[0].starts_with("gateway gw1  for bastion.example.com certgate-bastion.example.com until "), "{log:?}");
+}
