@@ -1,0 +1,171 @@
+//! The gateway's process: sockets that systemd has opened, another process that takes over, and what ssh-audit says.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+const GATEWAY: &str = env!("CARGO_BIN_EXE_certgated");
+
+/// A process that ends with this, and with it every process that it has started.
+struct Group(Child);
+
+impl Group {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        use std::os::unix::process::CommandExt;
+        let log = std::fs::File::create(log).unwrap();
+        Self(command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Err: all of them have ended.
+        let group = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A configuration without an authority: what is tested here comes before anybody is asked.
+fn config(dir: &TempDir, more: &str) -> PathBuf {
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!(
+        "name = 'gw1'\nauthority_socket = '{}'\nhost_key = '{}'\n{more}\n[penalties]\nenabled = false\n",
+        path("nobody.sock"),
+        path("host_key")
+    );
+    std::fs::write(path("gateway.toml"), text).unwrap();
+    dir.path().join("gateway.toml")
+}
+
+/// Waits until a condition holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < give_up, "in vain: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A connection on which the gateway has spoken.
+fn greeted(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"SSH-2.0-test\r\n")?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    assert_eq!(line, "SSH-2.0-certgate\r\n");
+    Ok(stream)
+}
+
+#[test]
+fn systemds_sockets_are_used_also_by_the_process_that_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (four, six) = (SocketAddr::from(([127, 0, 0, 1], free_port())), SocketAddr::from(([0; 8], free_port())));
+    let six = SocketAddr::new("::1".parse().unwrap(), six.port());
+    let file = config(&dir, "");
+    let log = dir.path().join("log");
+    let mut command = Command::new("systemd-socket-activate");
+    command.args(["-l", &four.to_string(), "-l", &six.to_string(), GATEWAY, "gateway", "--config"]).arg(&file);
+    let running = Group::start(command.env_remove("JOURNAL_STREAM"), &log);
+    // The first connection starts it.
+    eventually("systemd listens", || TcpStream::connect(four).is_ok());
+    let first = greeted(four).unwrap();
+    greeted(six).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    assert!(said().contains("listening on what systemd has opened sockets=2"), "{}", said());
+
+    running.signal(rustix::process::Signal::HUP);
+    eventually("another process has taken over", || said().contains("another process has taken over"));
+    for address in [four, six] {
+        greeted(address).unwrap();
+    }
+    assert!(said().matches("listening on what systemd has opened sockets=2").count() == 2, "{}", said());
+    drop(first);
+}
+
+#[test]
+fn a_process_that_cannot_start_takes_nothing_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let file = config(&dir, &format!("listen = ['{address}']"));
+    let log = dir.path().join("log");
+    let mut command = Command::new(GATEWAY);
+    command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+    let mut running = Group::start(&mut command, &log);
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (number, bad) in
+        [format!("listen = ['{}']", taken.local_addr().unwrap()), "listen = []".into(), "nonsense = 1".into()]
+            .iter()
+            .enumerate()
+    {
+        config(&dir, bad);
+        running.signal(rustix::process::Signal::HUP);
+        eventually("it goes on", || said().matches("this process goes on").count() == number + 1);
+        greeted(address).unwrap();
+    }
+    assert!(said().contains("nowhere to listen"), "{}", said());
+    // Another address, without a moment in which nobody listens at either.
+    let other = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    config(&dir, &format!("listen = ['{address}', '{other}']"));
+    running.signal(rustix::process::Signal::HUP);
+    eventually("the other address", || greeted(other).is_ok());
+    greeted(address).unwrap();
+    // Nothing holds the old process, which is ours to wait for.
+    eventually("the old process has ended", || running.0.try_wait().unwrap().is_some_and(|status| status.success()));
+    greeted(address).unwrap();
+}
+
+#[test]
+fn ssh_audit_finds_nothing_but_what_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let file = config(&dir, &format!("listen = ['{address}']"));
+    let mut command = Command::new(GATEWAY);
+    command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+    let _running = Group::start(&mut command, &dir.path().join("log"));
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    let clients = Path::new(GATEWAY).ancestors().nth(2).unwrap().join("clients");
+    let mut install = Command::new("scripts/clients");
+    let installed = install.current_dir(env!("CARGO_MANIFEST_DIR")).arg(&clients).output().unwrap();
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    let audit = Command::new(clients.join("venv/bin/ssh-audit"))
+        .args(["--json", "--skip-rate-test", "-p", &address.port().to_string(), "127.0.0.1"])
+        .output()
+        .unwrap();
+    let found: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    let mut warnings = Vec::new();
+    for list in ["kex", "key", "enc", "mac"] {
+        let algorithms = found[list].as_array().unwrap();
+        assert!(!algorithms.is_empty(), "{found:#}");
+        for algorithm in algorithms {
+            let name = algorithm["algorithm"].as_str().unwrap();
+            assert!(algorithm["notes"]["fail"].is_null(), "{name}: {algorithm:#}");
+            let notes = algorithm["notes"]["warn"].as_array().cloned().unwrap_or_default();
+            warnings.extend(notes.iter().map(|note| format!("{name}: {}", note.as_str().unwrap())));
+        }
+    }
+    // Clients from before 2024 have nothing better than X25519 alone.
+    let weak = "does not provide protection against post-quantum attacks";
+    assert_eq!(warnings, ["curve25519-sha256", "curve25519-sha256@libssh.org"].map(|name| format!("{name}: {weak}")));
+    assert_eq!(found["kex"][0]["algorithm"], "mlkem768x25519-sha256", "{found:#}");
+    assert!(found["cves"].as_array().is_none_or(Vec::is_empty), "{found:#}");
+}
