@@ -57,11 +57,15 @@ impl client::Handler for Anyone {
 
 /// A connection by russh's client through a relay, which can be told to stop reading from the gateway.
 async fn client(gateway: &Running) -> (client::Handle<Anyone>, Arc<AtomicBool>) {
+    client_with_window(gateway, 64 * 1024 * 1024).await
+}
+
+async fn client_with_window(gateway: &Running, window_size: u32) -> (client::Handle<Anyone>, Arc<AtomicBool>) {
     let stalled = Arc::new(AtomicBool::new(false));
     let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, to, stop) = (relay.local_addr().unwrap(), gateway.address, stalled.clone());
     tokio::spawn(async move { carry(relay, to, stop).await });
-    let config = Arc::new(client::Config { window_size: 64 * 1024 * 1024, ..client::Config::default() });
+    let config = Arc::new(client::Config { window_size, ..client::Config::default() });
     let mut handle = client::connect(config, address, Anyone).await.unwrap();
     let key = russh::keys::load_secret_key(gateway.dir.path().join("id"), None).unwrap();
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
@@ -426,4 +430,43 @@ async fn of_a_thousand_forwards_a_hundred_lose_their_permit_and_end_stalled_or_n
         }
     }
     until("these are reported", || gateway.fake.closed.lock().unwrap().len() == doomed * each).await;
+}
+
+/// russh's client does not read while it cannot write, and neither does this node: between them, nothing may wait for
+/// something else to be read first. It hangs where the gateway waits for the node, or for the client, before it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_do_not_read_while_they_cannot_write_do_not_wait_for_each_other() {
+    const TOTAL: usize = 48 * 1024 * 1024;
+    let gateway = start(|limits| limits.channel_buffer = 64 * 1024).await;
+    let listener = node(&gateway).await;
+    tokio::spawn(async move {
+        let (mut node, _) = listener.accept().await.unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count) = node.read(&mut buffer).await
+            && count > 0
+            && node.write_all(&buffer[..count]).await.is_ok()
+        {}
+    });
+    let (client, _) = client_with_window(&gateway, 1024 * 1024).await;
+    let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+    let (mut read, write) = channel.split();
+    let sent = bytes(TOTAL);
+    let expected = Sha256::digest(&sent);
+    let sending = tokio::spawn(async move {
+        write.data(&sent[..]).await.unwrap();
+        write.eof().await.unwrap();
+    });
+    let (mut got, mut count) = (Sha256::new(), 0);
+    let reading = async {
+        while let Some(message) = read.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                got.update(&data);
+                count += data.len();
+            }
+        }
+    };
+    let all = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    assert!(all.is_ok(), "stuck after {count} of {TOTAL} bytes");
+    sending.await.unwrap();
+    assert_eq!((count, got.finalize()), (TOTAL, expected));
 }

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use std::{borrow::Cow, time::Duration};
 
-/// The window of each channel: what a peer may send before it is told to go on. It bounds no memory, since russh gives it
-/// back when bytes arrive. russh ends a connection on which twice as much arrives while it changes keys; and an agent
+/// The window of each channel: what a peer may send before it is told to go on. russh gives it back when bytes arrive, when
+/// half of it is used up, but for a forward whose node does not read ([`super::handler`]). russh ends a connection on which twice as much arrives while it changes keys; and an agent
 /// sends what all its forwards have through one channel.
-const WINDOW: u32 = 8 * 1024 * 1024;
+pub(super) const WINDOW: u32 = 8 * 1024 * 1024;
 
 /// How long a refusal takes. Short enough for someone with six keys in the agent.
 const REJECTION: Duration = Duration::from_millis(100);

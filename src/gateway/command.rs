@@ -229,6 +229,7 @@ impl<A: Authority> Command<A> {
             return Ok(());
         }
         let write = async {
+            self.connection.backlog.little().await;
             match stream {
                 None => self.channel.data_bytes(bytes).await,
                 Some(stream) => self.channel.extended_data_bytes(stream, bytes).await,

@@ -4,7 +4,12 @@
 //! full or a key exchange hangs. What holds is `shutdown(2)` on the socket: every read and write of the loop then
 //! fails, whatever the peer does. The message is sent before, for those who read.
 
-use super::{channels::Channels, doors::Place, lock};
+use super::{
+    channels::Channels,
+    doors::Place,
+    lock,
+    socket::{Backlog, Socket},
+};
 use crate::app::protocol::ConnectionId;
 use russh::{Disconnect, server::Handle};
 use rustix::net::Shutdown;
@@ -12,16 +17,13 @@ use std::{
     io,
     net::IpAddr,
     os::fd::OwnedFd,
-    pin::Pin,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -44,6 +46,8 @@ pub(super) struct Connection {
     pub(super) authenticated: CancellationToken,
     /// What is open on it.
     pub(super) channels: Arc<Channels>,
+    /// What waits to be written to it.
+    pub(super) backlog: Arc<Backlog>,
     /// Its place among the others, until it is over.
     pub(super) place: Mutex<Option<Place>>,
     /// Cancelled when the session loop has begun to close.
@@ -77,6 +81,7 @@ impl Connection {
             over: CancellationToken::new(),
             authenticated: CancellationToken::new(),
             channels: Arc::default(),
+            backlog: Arc::default(),
             place: Mutex::new(Some(place)),
             closing: CancellationToken::new(),
             socket,
@@ -88,7 +93,7 @@ impl Connection {
             since: Instant::now(),
             said: AtomicU64::new(0),
         });
-        let socket = Socket { stream, closing: connection.closing.clone() };
+        let socket = Socket::new(stream, connection.closing.clone(), connection.backlog.clone());
         Ok((connection, socket))
     }
 
@@ -186,50 +191,4 @@ impl Connection {
 /// Text of others on its way into one line: of somebody's terminal, or of the log.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(1024).collect()
-}
-
-/// The socket as russh sees it; tells when russh begins to close it, because russh then waits for the peer without a
-/// bound.
-pub(super) struct Socket {
-    stream: TcpStream,
-    closing: CancellationToken,
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.closing.cancel();
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        self.closing.cancel();
-    }
 }

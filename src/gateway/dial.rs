@@ -7,13 +7,10 @@ use crate::app::{
     tunnel::{Stream, Tunnel},
 };
 use bytes::{Bytes, BytesMut};
-use std::{sync::Arc, time::Duration};
+use rustix::net::Shutdown;
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
@@ -29,20 +26,20 @@ const READ: usize = 64 * 1024;
 /// A connection to a node's sshd.
 pub(super) enum Dialled {
     /// Of the gateway's own.
-    Tcp(TcpStream),
+    Tcp(Arc<TcpStream>),
     /// Through the agent.
     Tunnel(Arc<Stream>),
 }
 
 /// What reads from a node.
 pub(super) enum NodeReader {
-    Tcp(OwnedReadHalf, BytesMut),
+    Tcp(Arc<TcpStream>, BytesMut),
     Tunnel(Arc<Stream>),
 }
 
 /// What writes to a node.
 pub(super) enum NodeWriter {
-    Tcp(OwnedWriteHalf),
+    Tcp(Arc<TcpStream>),
     Tunnel(Arc<Stream>),
 }
 
@@ -74,7 +71,7 @@ async fn way(agents: &Agents, permit: &DialPermit) -> Result<Dialled, String> {
     let node = node.map_err(|error| unreachable(permit, &error.kind().to_string()))?;
     // It fails only on a socket that is gone already.
     let _ = node.set_nodelay(true);
-    Ok(Dialled::Tcp(node))
+    Ok(Dialled::Tcp(Arc::new(node)))
 }
 
 /// An agent may be on its way here, from a gateway that has just handed over.
@@ -97,11 +94,16 @@ impl Dialled {
     /// Its two directions. Both are to be dropped to close it.
     pub(super) fn split(self) -> (NodeReader, NodeWriter) {
         match self {
-            Self::Tcp(stream) => {
-                let (reader, writer) = stream.into_split();
-                (NodeReader::Tcp(reader, BytesMut::new()), NodeWriter::Tcp(writer))
-            }
+            Self::Tcp(stream) => (NodeReader::Tcp(stream.clone(), BytesMut::new()), NodeWriter::Tcp(stream)),
             Self::Tunnel(stream) => (NodeReader::Tunnel(stream.clone()), NodeWriter::Tunnel(stream)),
+        }
+    }
+
+    /// The socket, if it is one.
+    pub(super) fn socket(&self) -> Option<Arc<TcpStream>> {
+        match self {
+            Self::Tcp(socket) => Some(socket.clone()),
+            Self::Tunnel(_) => None,
         }
     }
 
@@ -126,7 +128,7 @@ impl NodeReader {
                 match reader.try_read_buf(buffer) {
                     Ok(0) => return None,
                     Ok(_) => return Some(buffer.split().freeze()),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => *buffer = BytesMut::new(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => *buffer = BytesMut::new(),
                     Err(_) => return None,
                 }
             },
@@ -138,7 +140,7 @@ impl NodeWriter {
     /// Writes all of it, as the node takes it. False: the node takes no more.
     pub(super) async fn write(&mut self, data: Bytes) -> bool {
         match self {
-            Self::Tcp(writer) => writer.write_all(&data).await.is_ok(),
+            Self::Tcp(writer) => written(writer, &data).await.is_ok(),
             Self::Tunnel(stream) => stream.write(data).await.is_ok(),
         }
     }
@@ -147,8 +149,21 @@ impl NodeWriter {
     pub(super) async fn end(&mut self) {
         match self {
             // It fails when the node has closed.
-            Self::Tcp(writer) => drop(writer.shutdown().await),
+            Self::Tcp(writer) => drop(rustix::net::shutdown(&*writer, Shutdown::Write)),
             Self::Tunnel(stream) => stream.end(),
         }
     }
+}
+
+async fn written(writer: &TcpStream, mut data: &[u8]) -> std::io::Result<()> {
+    while !data.is_empty() {
+        writer.writable().await?;
+        match writer.try_write(data) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => data = &data[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

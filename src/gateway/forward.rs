@@ -9,7 +9,7 @@ use super::{
     channels::Served,
     connection::{Connection, one_line},
     dial::{Dialled, NodeReader, NodeWriter, dial},
-    inlet::Inlet,
+    inlet::{Direct, Inlet, Moved},
     registry::{End, Opened, Owner},
 };
 use crate::{
@@ -21,7 +21,6 @@ use crate::{
     domain::{NodeId, SessionId, Target},
     policy::Reason,
 };
-use prometheus_client::metrics::counter::Counter;
 use russh::{
     Channel, ChannelOpenFailure, ChannelWriteHalf, Disconnect,
     server::{ChannelOpenHandle, Msg},
@@ -110,7 +109,7 @@ pub(super) struct Forward<A> {
 struct Registered<A: Authority> {
     shared: Arc<Shared<A>>,
     session: SessionId,
-    up: AtomicU64,
+    up: Moved,
     down: AtomicU64,
     /// The authority may believe that it is open.
     report: bool,
@@ -119,7 +118,8 @@ struct Registered<A: Authority> {
 impl<A: Authority> Drop for Registered<A> {
     fn drop(&mut self) {
         if self.report {
-            self.shared.registry().closed(self.session.clone(), self.up.load(Relaxed), self.down.load(Relaxed));
+            let (up, down) = (self.up.here.load(Relaxed), self.down.load(Relaxed));
+            self.shared.registry().closed(self.session.clone(), up, down);
             self.shared.closed.notify_one();
         } else {
             self.shared.registry().refused(&self.session);
@@ -142,7 +142,7 @@ impl<A: Authority> Forward<A> {
         let registered = Registered {
             shared: self.shared.clone(),
             session,
-            up: AtomicU64::new(0),
+            up: Moved { here: Arc::default(), all: self.shared.metrics.up.clone() },
             down: AtomicU64::new(0),
             report: true,
         };
@@ -185,7 +185,7 @@ impl<A: Authority> Forward<A> {
 
     fn log(&self, node: &str, outcome: &str, session: &Registered<A>) {
         let Connection { id, peer, .. } = &*self.handle.connection;
-        let (up, down) = (session.up.load(Relaxed), session.down.load(Relaxed));
+        let (up, down) = (session.up.here.load(Relaxed), session.down.load(Relaxed));
         tracing::info!(
             connection = %id, %peer, user = %self.user, action = "forward", node, session = %session.session, up, down,
             outcome
@@ -274,8 +274,11 @@ impl<A: Authority> Forward<A> {
     /// node's socket closes when this returns.
     async fn carry(&self, node: Dialled, write: &ChannelWriteHalf<Msg>, session: &Registered<A>) -> String {
         let stream = node.stream();
+        if let Some(node) = node.socket() {
+            self.inlet.connect(Direct { node, moved: session.up.clone() });
+        }
         let (from_node, to_node) = node.split();
-        let mut up = pin!(upwards(&self.inlet, to_node, &session.up, &self.shared.metrics.up));
+        let mut up = pin!(upwards(&self.inlet, to_node, &session.up));
         let mut down = pin!(downwards(from_node, write, session, &self.handle.connection));
         let (mut up_done, mut down_done, mut closed) = (false, false, false);
         let mut give_up = Instant::now();
@@ -313,16 +316,15 @@ async fn lost(stream: Option<&Stream>) {
     }
 }
 
-async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &AtomicU64, all: &Counter) {
+async fn upwards(inlet: &Inlet, mut node: NodeWriter, moved: &Moved) {
     while let Some(data) = inlet.next().await {
-        let length = u64::try_from(data.len()).unwrap_or(0);
+        let length = data.len();
         if !node.write(data).await {
             // The node is gone for this direction; the other may still hold its last words.
             inlet.abandon();
             return;
         }
-        moved.fetch_add(length, Relaxed);
-        all.inc_by(length);
+        moved.add(length);
     }
     node.end().await;
 }
@@ -335,6 +337,7 @@ async fn downwards<A: Authority>(
 ) {
     while let Some(data) = node.next().await {
         let length = u64::try_from(data.len()).unwrap_or(0);
+        connection.backlog.little().await;
         if write.data_bytes(data).await.is_err() {
             return;
         }

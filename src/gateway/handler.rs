@@ -12,7 +12,7 @@ use super::{
     command::Command,
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST},
-    inlet::Inlet,
+    inlet::{Inlet, ON_ITS_WAY, Pushed, TRICKLE},
     lock,
     metrics::Bound,
     tunnel::{self, TunnelChannel},
@@ -343,7 +343,7 @@ impl<A: Authority> SshHandler for Handler<A> {
             return Ok(());
         }
         let (id, overflow) = (channel.id(), CancellationToken::new());
-        let inlet = Arc::new(Inlet::new(self.shared.config.limits.channel_buffer));
+        let inlet = Arc::new(Inlet::with_reserve(self.shared.config.limits.channel_buffer, ON_ITS_WAY));
         let entry = Entry {
             inlet: inlet.clone(),
             when_full: WhenFull::Forward(overflow.clone()),
@@ -405,32 +405,52 @@ impl<A: Authority> SshHandler for Handler<A> {
     async fn data(&mut self, id: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Error> {
         self.connection.says();
         loop {
-            let full = self.connection.channels.with(id, |entry| {
-                if entry.inlet.push(data) { None } else { Some((entry.inlet.clone(), entry.when_full.clone())) }
+            let pushed = self.connection.channels.with(id, |entry| match entry.inlet.push(data) {
+                Pushed::Taken => None,
+                pushed => Some((pushed, entry.inlet.clone(), entry.when_full.clone())),
             });
-            let Some(Some((inlet, when_full))) = full else { return Ok(()) };
-            match when_full {
-                WhenFull::Drop => {
-                    self.shared.metrics.refused(Bound::Input);
-                    return Ok(());
-                }
-                WhenFull::EndConnection => {
-                    self.shared.metrics.refused(Bound::AgentInput);
-                    self.connection.end(Disconnect::ProtocolError, "too much was sent without waiting");
-                    return Ok(());
-                }
-                WhenFull::Forward(overflow) if self.connection.channels.count() > 1 => {
+            let Some(Some((pushed, inlet, when_full))) = pushed else { return Ok(()) };
+            match (when_full, pushed) {
+                (WhenFull::Forward(overflow), pushed)
+                    if pushed == Pushed::Full || self.connection.channels.count() > 1 =>
+                {
                     self.shared.metrics.refused(Bound::ChannelBuffer);
                     overflow.cancel();
                     return Ok(());
                 }
-                // The only channel: not reading from the socket stalls nobody else.
-                WhenFull::Forward(_) | WhenFull::Wait => tokio::select! {
+                // The only channel: reading less from the socket stalls nobody else.
+                (WhenFull::Forward(_), _) => {
+                    return tokio::select! {
+                        () = self.connection.over.cancelled() => Err(Error::Disconnect),
+                        () = inlet.patience(data.len()) => Ok(()),
+                    };
+                }
+                (_, Pushed::Taken | Pushed::High) => return Ok(()),
+                (WhenFull::Drop, Pushed::Full) => {
+                    self.shared.metrics.refused(Bound::Input);
+                    return Ok(());
+                }
+                (WhenFull::EndConnection, Pushed::Full) => {
+                    self.shared.metrics.refused(Bound::AgentInput);
+                    self.connection.end(Disconnect::ProtocolError, "too much was sent without waiting");
+                    return Ok(());
+                }
+                (WhenFull::Wait, Pushed::Full) => tokio::select! {
                     () = self.connection.over.cancelled() => return Err(Error::Disconnect),
                     () = inlet.room() => {}
                 },
             }
         }
+    }
+
+    /// russh gives a window back when it is half used up, whatever becomes of what has arrived. It asks here up to what it
+    /// is to be filled the next time, which is the only way to give back less.
+    fn adjust_window(&mut self, id: ChannelId, _current: u32) -> u32 {
+        let channels = &self.connection.channels;
+        let high = channels.with(id, |entry| {
+            matches!(entry.when_full, WhenFull::Forward(_)) && entry.inlet.is_stalled() && entry.inlet.is_high()
+        });
+        if high == Some(true) && channels.count() == 1 { TRICKLE } else { algorithms::WINDOW }
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {

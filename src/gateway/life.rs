@@ -52,7 +52,7 @@ struct Ended {
 async fn run<A: Authority>(
     shared: &Arc<Shared<A>>,
     connection: &Arc<Connection>,
-    socket: super::connection::Socket,
+    socket: super::socket::Socket,
 ) -> Ended {
     let deadline = Instant::now() + shared.config.limits.login_deadline;
     let handler = Handler::new(shared.clone(), connection.clone());

@@ -4,10 +4,10 @@
 //! asked of the authority through [`crate::app::authority::Authority`] and executed here; no decision about accounts,
 //! keys, certificates or nodes is made in this module, and nothing of the directory is kept.
 //!
-//! [`listener`] accepts, with [`doors`], [`penalties`] and [`proxy`]; [`life`] is that of one connection, [`handler`] answers the protocol, [`auth`] asks who it is, [`command`] runs command
-//! lines, [`forward`] and [`inlet`] carry forwards, [`dial`] reaches nodes, [`connection`] ends connections, [`registry`]
-//! knows what is open, [`events`] follows the authority, [`agents`] serves the nodes, [`tunnel`] those that are reached
-//! through their agents.
+//! [`listener`] accepts, with [`doors`], [`penalties`] and [`proxy`]; [`life`] is that of one connection, [`handler`] answers
+//! the protocol, [`auth`] asks who it is, [`command`] runs command lines, [`forward`] and [`inlet`] carry forwards, [`dial`]
+//! reaches nodes, [`connection`] ends connections, [`socket`] is what russh has of them, [`registry`] knows what is open,
+//! [`events`] follows the authority, [`agents`] serves the nodes, [`tunnel`] those that are reached through their agents.
 
 mod agents;
 mod algorithms;
@@ -32,6 +32,7 @@ mod monitor;
 mod penalties;
 mod proxy;
 mod registry;
+mod socket;
 mod tunnel;
 
 pub use algorithms::{Algorithms, RawAlgorithms};

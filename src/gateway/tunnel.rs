@@ -40,7 +40,7 @@ pub(super) async fn serve<A: Authority>(way: TunnelChannel<A>, _served: Served) 
         tokio::select! {
             () = connection.over.cancelled() => "connection ended".to_owned(),
             outcome = read(&inlet, incoming) => outcome,
-            outcome = write(&channel, outgoing) => outcome,
+            outcome = write(&connection, &channel, outgoing) => outcome,
             () = drained(&shared, &tunnel) => "another gateway has taken over".to_owned(),
         }
     } else {
@@ -81,8 +81,9 @@ async fn read(inlet: &Inlet, mut incoming: Incoming) -> String {
     "closed".into()
 }
 
-async fn write(channel: &ChannelWriteHalf<Msg>, mut outgoing: Outgoing) -> String {
+async fn write(connection: &Connection, channel: &ChannelWriteHalf<Msg>, mut outgoing: Outgoing) -> String {
     while let Some(mut frame) = outgoing.next().await {
+        connection.backlog.little().await;
         if channel.data_bytes(std::mem::take(&mut frame.bytes)).await.is_err() {
             break;
         }
