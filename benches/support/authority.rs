@@ -40,6 +40,7 @@ impl Authority {
         let at = sockets.path().display();
         let config = format!(
             "state_dir = \"{}\"\nadmin_socket = \"{at}/admin.sock\"\ngateway_socket = \"{at}/gateway.sock\"\n\
+             node_networks = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\n\
              [bastion]\nhost = \"bastion.example.com\"\n",
             state.display()
         );

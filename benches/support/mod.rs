@@ -6,9 +6,12 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic)]
 
 pub mod authority;
+pub mod client;
 pub mod disk;
 pub mod gateway;
+pub mod jump;
 pub mod report;
+pub mod sshd;
 pub mod world;
 
 use std::time::{Duration, Instant};
@@ -17,6 +20,13 @@ use std::time::{Duration, Instant};
 /// takes a quiet machine and minutes, so it is done only when it was asked for.
 pub fn asked_for() -> bool {
     std::env::args().any(|argument| argument == "--bench")
+}
+
+/// Whether a part of a benchmark is to be run: all are, but when words are given by hand, as in
+/// `cargo bench --bench forward -- chacha20`, those that have one in their names.
+pub fn wanted(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
+    words.peek().is_none() || words.any(|word| name.contains(&word))
 }
 
 /// Rounds of what is measured, each beside its peers: medians of these are what is reported.
@@ -56,10 +66,19 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The processor time, in seconds, that a process has used: its own code and the kernel's for it (proc(5), `stat`).
 pub fn cpu_seconds(pid: u32) -> f64 {
+    ticks(pid, 11..13)
+}
+
+/// The same with that of its children, and of theirs, that have ended and were waited for.
+pub fn cpu_seconds_with_children(pid: u32) -> f64 {
+    ticks(pid, 11..15)
+}
+
+fn ticks(pid: u32, fields: std::ops::Range<usize>) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // The name, in parentheses, may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u32 = fields[11..13].iter().map(|field| field.parse::<u32>().unwrap()).sum();
+    let all: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u32 = all[fields].iter().map(|field| field.parse::<u32>().unwrap()).sum();
     f64::from(ticks) / TICKS_PER_SECOND
 }
 
