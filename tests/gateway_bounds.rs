@@ -126,10 +126,13 @@ async fn an_address_that_fails_again_and_again_is_refused_and_others_are_not() {
     let gateway = start_with(|config| {
         config.penalties.enabled = true;
         config.penalties.exempt = Some("127.0.0.1,127.0.0.73".parse().unwrap());
+        // The probes below are none.
+        config.penalties.no_auth = Duration::ZERO;
     })
     .await;
     keygen(gateway.dir.path(), "stranger", "ed25519");
-    for _ in 0..3 {
+    // 5 s each, of which a part has passed when the fourth comes: more than 15 s.
+    for _ in 0..4 {
         let refused = with_keys(&gateway, &["stranger"], &["-b", "127.0.0.71"]).await;
         assert!(text(&refused.stderr).contains("Permission denied"), "{}", text(&refused.stderr));
     }
@@ -150,7 +153,7 @@ async fn an_address_that_fails_again_and_again_is_refused_and_others_are_not() {
     assert_eq!(metric(&gateway, "certgate_gateway_penalised_addresses").await, 1.0);
     assert!(metric(&gateway, "certgate_gateway_refused_total{bound=\"penalty\"}").await >= 1.0);
     // Two attempts of OpenSSH each, of which one is `none`.
-    assert!(metric(&gateway, "certgate_gateway_logins_total{method=\"key\",outcome=\"refused\"}").await >= 13.0);
+    assert!(metric(&gateway, "certgate_gateway_logins_total{method=\"key\",outcome=\"refused\"}").await >= 14.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,9 +221,17 @@ async fn a_proxy_header_is_believed_from_those_who_are_listed_and_needed_from_th
     .await;
     const HEADER: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 22\r\nSSH-2.0-x\r\n";
     assert!(greeted(&gateway, ONE, HEADER).await.starts_with("SSH-2.0-certgate"));
-    // From somebody else it is no version string, and whatever follows is not read.
-    let told = greeted(&gateway, OTHER, HEADER).await;
-    assert!(told.is_empty() || told.starts_with("SSH-2.0-certgate"), "{told}");
+    // From somebody else it is no version string: that is the end, where SSH would wait for more.
+    let address = gateway.address;
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut stream = connect_from(OTHER, address);
+        stream.write_all(HEADER).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // Reset, with something of ours unread, or closed; not a time that is over.
+        let ended = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        ended.map_or_else(|kind| kind == std::io::ErrorKind::ConnectionReset, |_| true)
+    });
+    assert!(ended.await.unwrap(), "it was believed, or is waited for");
     assert_eq!(greeted(&gateway, ONE, b"SSH-2.0-x\r\n").await, "", "without a header");
     assert_eq!(metric(&gateway, "certgate_gateway_refused_total{bound=\"proxy_header\"}").await, 1.0);
 
@@ -356,4 +367,48 @@ async fn forwarding_to_the_gateway_itself_is_refused_with_a_word() {
     assert_eq!(output.status.code(), Some(3), "the command runs");
     let output = gateway.run(&["127.0.0.1", "whoami"]).await;
     assert!(!text(&output.stderr).contains("-R was refused"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_too_many_who_have_not_authenticated_the_oldest_make_room_for_those_who_do() {
+    let gateway = start(|limits| limits.unauthenticated = 3).await;
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect_from(ONE, gateway.address);
+        stream.write_all(b"SSH-2.0-x\r\n").unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // It is in when it is spoken to.
+        let mut told = [0; 16];
+        stream.read_exact(&mut told).unwrap();
+        silent.push(stream);
+    }
+    let output = gateway.run(&["127.0.0.1", "whoami"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let mut first = silent.remove(0);
+    let ended = tokio::task::spawn_blocking(move || first.read_to_end(&mut Vec::new()).is_ok());
+    assert!(ended.await.unwrap(), "the oldest has made room");
+    assert_eq!(metric(&gateway, "certgate_gateway_refused_total{bound=\"unauthenticated\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_nobody_yet_has_few_channels() {
+    use russh::{client, keys::PrivateKeyWithHashAlg};
+    struct Anyone;
+    impl client::Handler for Anyone {
+        type Error = russh::Error;
+        async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+            Ok(true)
+        }
+    }
+    let gateway = start(|_| {}).await;
+    let config = std::sync::Arc::new(client::Config::default());
+    let mut client = client::connect(config, gateway.address, Anyone).await.unwrap();
+    let key = russh::keys::load_secret_key(keygen(gateway.dir.path(), "anybody", "ed25519"), None).unwrap();
+    let key = PrivateKeyWithHashAlg::new(std::sync::Arc::new(key), None);
+    assert!(client.authenticate_publickey("certgate-join", key).await.unwrap().success());
+    for _ in 0..4 {
+        client.channel_open_session().await.unwrap();
+    }
+    assert!(client.channel_open_session().await.is_err());
+    assert_eq!(metric(&gateway, "certgate_gateway_refused_total{bound=\"channels\"}").await, 1.0);
 }

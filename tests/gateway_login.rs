@@ -182,12 +182,12 @@ async fn a_silent_peer_is_cut_and_its_place_is_given_back() {
 }
 
 /// Makes a host certificate for the gateway, as its authority would.
-fn host_certificate(gateway: &Running, ca: &str, key: &str, name: &str) -> String {
+fn host_certificate(gateway: &Running, ca: &str, key: &str, validity: &str) -> String {
     let path = |name: &str| gateway.dir.path().join(name);
     let public = path("certified.pub");
     std::fs::write(&public, key).unwrap();
     let signed = std::process::Command::new("ssh-keygen")
-        .args(["-q", "-h", "-I", "gateway gw1", "-V", "-1m:+1h", "-n", name, "-s"])
+        .args(["-q", "-h", "-I", "gateway gw1", "-V", validity, "-n", "127.0.0.1", "-s"])
         .arg(path(ca))
         .arg(&public)
         .status()
@@ -209,8 +209,8 @@ async fn a_host_certificate_is_shown_from_the_next_connection_on_and_the_plain_k
         let ca = std::fs::read_to_string(gateway.dir.path().join(format!("{ca}.pub"))).unwrap();
         std::fs::write(&known, format!("@cert-authority * {ca}")).unwrap();
     };
-    let certify = |ca: &str, key: &str, name: &str| {
-        let certificate = host_certificate(&gateway, ca, key, name);
+    let certify = |ca: &str, key: &str, validity: &str| {
+        let certificate = host_certificate(&gateway, ca, key, validity);
         gateway.fake.send(Event::HostCertificate { certificate });
     };
     let mut held = gateway.ssh(&["-i", gateway.dir.path().join("id").to_str().unwrap(), "-N", "127.0.0.1"]);
@@ -221,8 +221,8 @@ async fn a_host_certificate_is_shown_from_the_next_connection_on_and_the_plain_k
     assert!(said.contains("Host key verification failed"), "there is none yet: {said}");
     // What is not for this key is not shown: each handshake would fail.
     let other = std::fs::read_to_string(keygen(gateway.dir.path(), "other", "ed25519").with_extension("pub")).unwrap();
-    certify("ca", &other, "127.0.0.1");
-    certify("ca", &key, "127.0.0.1");
+    certify("ca", &other, "-1m:+1h");
+    certify("ca", &key, "-1m:+1h");
     let mut code = None;
     for _ in 0..100 {
         code = gateway.run(&["127.0.0.1", "whoami"]).await.status.code();
@@ -232,7 +232,7 @@ async fn a_host_certificate_is_shown_from_the_next_connection_on_and_the_plain_k
     }
     assert_eq!(code, Some(3), "the certificate is enough");
     // Renewed in place, by another CA to see it.
-    certify("ca2", &key, "127.0.0.1");
+    certify("ca2", &key, "-1m:+1h");
     trust("ca2");
     for _ in 0..100 {
         code = gateway.run(&["127.0.0.1", "whoami"]).await.status.code();
@@ -242,6 +242,16 @@ async fn a_host_certificate_is_shown_from_the_next_connection_on_and_the_plain_k
     }
     assert_eq!(code, Some(3));
     assert!(held.try_wait().unwrap().is_none(), "and nobody was cut off");
+    // One that is about to run out is not shown.
+    certify("ca2", &key, "-1m:+30s");
+    let mut said = String::new();
+    for _ in 0..100 {
+        said = text(&gateway.run(&["127.0.0.1", "whoami"]).await.stderr);
+        if said.contains("Host key verification failed") {
+            break;
+        }
+    }
+    assert!(said.contains("Host key verification failed"), "{said}");
     std::fs::write(&known, &plain).unwrap();
     assert_eq!(gateway.run(&["127.0.0.1", "whoami"]).await.status.code(), Some(3), "the plain key");
     let refuse = ["-o", "HostKeyAlgorithms=ssh-ed25519", "127.0.0.1", "whoami"];

@@ -96,6 +96,13 @@ fn systemds_sockets_are_used_also_by_the_process_that_takes_over() {
     for address in [four, six] {
         greeted(address).unwrap();
     }
+    // It belongs to whoever looks after orphans, as systemd does: who supervises the old process hears of the new one's end.
+    let text = said();
+    let (_, pid) = text.split_once("another process has taken over\" pid=").unwrap();
+    let pid: String = pid.chars().take_while(char::is_ascii_digit).collect();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    assert_ne!(parent, running.0.id().to_string(), "{}", said());
     assert!(said().matches("listening on what systemd has opened sockets=2").count() == 2, "{}", said());
     drop(first);
 }

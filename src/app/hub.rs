@@ -106,6 +106,13 @@ impl Hub {
         .collect()
     }
 
+    /// A gateway did not get the certificate that was noted as given: it is due again after a while.
+    pub fn not_certified(&mut self, name: &str, given: Timestamp) {
+        if let Some(gateway) = self.gateways.get_mut(name) {
+            gateway.certified = Some(given);
+        }
+    }
+
     /// Of the gateways that are said to have something open, those that have been away for so long that it cannot be open
     /// any more: they would have ended it themselves.
     pub fn lost(&mut self, with_sessions: &BTreeSet<String>, now: Timestamp) -> Vec<String> {

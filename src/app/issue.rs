@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ca::{CaKeys, SigningError, sign_host, sign_user},
     domain::{CertificateRecord, Node, Serial, Timestamp},
-    policy::{Action, Caller, Denial, IssuePermit, IssueRequest, Reason, issue, issue_host},
+    policy::{Action, Caller, Denial, HostPermit, IssuePermit, IssueRequest, Reason, issue, issue_host},
     store::Change,
 };
 use std::sync::{Arc, Mutex};
@@ -89,6 +89,7 @@ impl App {
             let now = app.now();
             // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'.
             let decided = issue_host(ledger.directory, &node, &app.site.certificates, Serial(0), now);
+            let decided = decided.and_then(|permit| app.no_bastion(permit));
             let event = app.node_event(ledger.directory, &node, "host-certificate.issue", &decided, now);
             *lock(&filled) = Some(decided);
             Some(Change { events: vec![event], ..Change::default() })
@@ -97,6 +98,16 @@ impl App {
         let permit = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
         let waits = self.ca.host.waits();
         self.sign(waits, move |ca, nonce| sign_host(&permit, ca.host.as_ref(), nonce)).await
+    }
+
+    /// People trust the host CA for the bastion as well: no node may have its name, whatever its cluster is called.
+    fn no_bastion(&self, permit: HostPermit) -> Result<HostPermit, Denial> {
+        let bastion = &self.site.bastion;
+        if permit.names().any(|name| name.eq_ignore_ascii_case(&bastion.host) || name == bastion.alias()) {
+            let text = format!("{} is the bastion's own name; no node can have it", bastion.host);
+            return Err(Denial::plain(Reason::Conflict, text));
+        }
+        Ok(permit)
     }
 
     /// Signs on the spot with a key that is in memory: that takes the processor for a moment, and less than two changes

@@ -418,7 +418,13 @@ pub struct Hello {
     /// The forwards that are open, so that an authority that was restarted knows them again.
     pub sessions: Vec<OpenSession>,
     /// After so many seconds without the authority it ends them all: then they are over, also if nobody says so.
+    #[serde(default = "lost_after")]
     pub lost_after: u64,
+}
+
+/// Of a gateway that does not say.
+const fn lost_after() -> u64 {
+    300
 }
 
 /// A forward that is open.

@@ -3,6 +3,7 @@
 
 use super::{
     core::{App, lock},
+    error::AppError,
     protocol::Event as GatewayEvent,
 };
 use crate::{
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked. A gateway that has just connected has no host certificate until then.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// When one could not be made.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A gateway gets another certificate in the half of a day's life.
 const CERTIFY_AFTER: Duration = Duration::from_secs(43_200);
@@ -42,7 +46,10 @@ impl App {
         let half = Duration::from_secs(u64::from(self.site.certificates.host_ttl.secs()) / 2).min(CERTIFY_AFTER);
         let due = lock(&self.hub).uncertified(half, now);
         for (gateway, host_key) in due {
-            self.certify_gateway(gateway, host_key, now).await;
+            if let Err(error) = self.certify_gateway(&gateway, host_key, now).await {
+                tracing::error!(%gateway, %error, "the gateway gets no host certificate; trying again in a minute");
+                lock(&self.hub).not_certified(&gateway, now.before(half.saturating_sub(TRY_AGAIN)));
+            }
         }
     }
 
@@ -73,21 +80,22 @@ impl App {
     }
 
     /// The host key is what the gateway says that it is, as it is for those who connect to it.
-    async fn certify_gateway(self: &Arc<Self>, gateway: String, host_key: PublicKey, now: Timestamp) {
+    async fn certify_gateway(
+        self: &Arc<Self>,
+        gateway: &str,
+        host_key: PublicKey,
+        now: Timestamp,
+    ) -> Result<(), AppError> {
         let bastion = &self.site.bastion;
         let names = vec![bastion.host.clone(), bastion.alias()];
-        let permit = issue_gateway(&gateway, &host_key, names, &self.site.certificates, now);
+        let permit = issue_gateway(gateway, &host_key, names, &self.site.certificates, now);
         let event = Event::new(now, Actor::Authority, "host-certificate.issue", format!("gateway {gateway}"));
         let event = Event { detail: permit.to_string(), ..event };
         let decision = move |_: crate::store::Ledger<'_>| Some(Change { events: vec![event], ..Change::default() });
-        if let Err(error) = self.store.transact(Box::new(decision)).await {
-            tracing::error!(%gateway, %error, "the gateway gets no host certificate");
-            return;
-        }
+        self.store.transact(Box::new(decision)).await?;
         let waits = self.ca.host.waits();
-        match self.sign(waits, move |ca, nonce| sign_host(&permit, ca.host.as_ref(), nonce)).await {
-            Ok(certificate) => lock(&self.hub).tell(&gateway, GatewayEvent::HostCertificate { certificate }),
-            Err(error) => tracing::error!(%gateway, %error, "the gateway gets no host certificate"),
-        }
+        let certificate = self.sign(waits, move |ca, nonce| sign_host(&permit, ca.host.as_ref(), nonce)).await?;
+        lock(&self.hub).tell(gateway, GatewayEvent::HostCertificate { certificate });
+        Ok(())
     }
 }

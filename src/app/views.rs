@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bundle::CaPublicKeys,
-    domain::{ClusterPath, Directory, Email, Node, NodePath, ProjectPath},
+    domain::{ClusterPath, Directory, Email, Node, NodePath, ProjectPath, PublicKey},
     policy::{Action, Caller, is_told},
 };
 use std::sync::Arc;
@@ -253,9 +253,16 @@ impl App {
     pub fn known_hosts(&self, asker: &Asker) -> Result<KnownHosts, AppError> {
         self.view(asker, Action::Config, None, |directory, caller, _| {
             let identity = caller.identity();
+            // One that drains beside its successor has the same.
+            let mut gateways: Vec<PublicKey> = Vec::new();
+            for (_, gateway) in lock(&self.hub).gateways() {
+                if !gateways.contains(&gateway.host_key) {
+                    gateways.push(gateway.host_key.clone());
+                }
+            }
             Ok(KnownHosts {
                 bastion: self.site.bastion.clone(),
-                gateways: lock(&self.hub).gateways().map(|(_, gateway)| gateway.host_key.clone()).collect(),
+                gateways,
                 host_ca: self.ca.host.public_key().clone(),
                 clusters: cluster_paths(directory, caller),
                 account: identity.map(|identity| identity.account().clone()),

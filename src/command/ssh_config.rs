@@ -56,7 +56,8 @@ pub(super) fn config(known: &KnownHosts, identity: Option<&str>) -> Result<Strin
         account.email, account.user, bastion.host, bastion.port, account.user
     );
     if !known.gateways.is_empty() {
-        let lines: Vec<String> = known.gateways.iter().map(|key| format!("{alias} {key}")).collect();
+        let keys = known.gateways.iter().map(|key| format!("{alias} {key}"));
+        let lines: Vec<String> = keys.chain([format!("@cert-authority {alias} {}", known.host_ca)]).collect();
         let _ = writeln!(text, "    KnownHostsCommand {}", printf(&lines));
     }
     text.push_str(&identity);

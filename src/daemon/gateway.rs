@@ -3,7 +3,7 @@
 use super::{
     outside::SystemEntropy,
     read_config, ready,
-    takeover::{MAX_SOCKETS, Predecessor, Start, Successor, Use},
+    takeover::{MAX_SOCKETS, Predecessor, Start, Successor, Use, orphan},
 };
 use crate::{
     api::client::GatewayClient,
@@ -24,6 +24,9 @@ use tokio::{
     task::spawn_blocking,
 };
 
+/// Threads that carry connections, at most: what drains has as many, and all of them count for the unit's TasksMax.
+const MAX_THREADS: usize = 16;
+
 /// The flag by which a process knows that another one hands over to it.
 pub(super) const TAKE_OVER: &str = "--take-over";
 
@@ -31,12 +34,19 @@ pub(super) const TAKE_OVER: &str = "--take-over";
 ///
 /// # Errors
 /// A setting is out of range, the host key is unsafe, an address cannot be listened on.
-pub fn run_gateway(path: &Path, take_over: bool) -> Result<(), Box<dyn Error>> {
-    let config = Config::try_from(read_config::<RawConfig>(path)?)?;
+pub fn run_gateway(path: &Path, take_over: bool, as_orphan: bool) -> Result<(), Box<dyn Error>> {
     let program = std::env::current_exe()?;
     let arguments = vec!["gateway".into(), "--config".into(), path.into(), TAKE_OVER.into()];
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(THREAD_STACK_BYTES).build()?;
+    if as_orphan {
+        return orphan(&Start { program, arguments }).map_err(Into::into);
+    }
+    let config = Config::try_from(read_config::<RawConfig>(path)?)?;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(threads)
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build()?;
     runtime.block_on(run(config, Start { program, arguments }, take_over))
 }
 
@@ -175,8 +185,15 @@ impl Signals {
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
                 _ = self.hang_up.recv() => {
-                    let Some(mine) = sockets.take() else { continue };
-                    sockets = hand_over(&control, &start, mine).await;
+                    let Some(mine) = sockets.take() else {
+                        tracing::info!(action = "hand over", outcome = "this process has handed over already");
+                        continue;
+                    };
+                    tokio::select! {
+                        left = hand_over(&control, &start, mine) => sockets = left,
+                        _ = self.terminate.recv() => break,
+                        _ = self.interrupt.recv() => break,
+                    }
                     if sockets.is_none() {
                         stop.drain.cancel();
                     }

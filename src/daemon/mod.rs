@@ -41,6 +41,9 @@ enum Role {
         /// Given by the process that hands over, never by hand
         #[arg(long, hide = true)]
         take_over: bool,
+        /// Given with it, for a process that only starts the one that stays
+        #[arg(long, hide = true, requires = "take_over")]
+        orphan: bool,
     },
     /// The provisioner: runs the site's own program for clusters and volumes; no CA key, no directory
     Provisioner {
@@ -62,7 +65,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     log();
     let outcome = match arguments.role {
         Role::Authority { config } => read_config(&config).map_err(Into::into).and_then(run_authority),
-        Role::Gateway { config, take_over } => run_gateway(&config, take_over),
+        Role::Gateway { config, take_over, orphan } => run_gateway(&config, take_over, orphan),
         Role::Provisioner { config } => read_config(&config).map_err(Into::into).and_then(run_provisioner),
     };
     match outcome {

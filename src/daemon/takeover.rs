@@ -2,12 +2,13 @@
 //! takes connections until the new one does. The sockets stay open all the while, so nobody who connects is refused.
 //!
 //! They talk over a socket that is the new one's standard input: the old one sends the descriptors (`SCM_RIGHTS`), one
-//! letter for each; the new one says that it is [`PREPARED`]; the old one steps aside and says [`GO`]; the new one
+//! letter for each; the new one says that it is [`PREPARED`], and which process it is; the old one steps aside and says [`GO`]; the new one
 //! accepts, and says that it is [`SERVING`]; the old one drains. Whatever fails before that leaves the old one as it was.
 
 use rustix::{
     io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
+    process::{Pid, Signal},
 };
 use std::{
     ffi::OsString,
@@ -19,7 +20,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -28,6 +29,9 @@ const STEP: Duration = Duration::from_secs(30);
 
 /// Sockets that are handed over at most.
 pub(super) const MAX_SOCKETS: usize = 64;
+
+/// The flag of a process that only starts the one that stays.
+pub(super) const ORPHAN: &str = "--orphan";
 
 const PREPARED: u8 = b'p';
 const GO: u8 = b'g';
@@ -63,6 +67,14 @@ fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
+/// Starts this program again as an orphan, with the same words but [`ORPHAN`] and the same standard input.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn orphan(start: &Start) -> io::Result<()> {
+    Command::new(&start.program).args(&start.arguments).stdin(Stdio::inherit()).spawn().map(drop)
+}
+
 /// How this process was started, so that it can be started again.
 #[derive(Clone, Debug)]
 pub(super) struct Start {
@@ -73,8 +85,11 @@ pub(super) struct Start {
 }
 
 /// The process that is to take over. Unless it says that it serves, it is ended when this is dropped.
+///
+/// It is no child of this process, but of the one that looks after orphans: systemd, which learns by that when the service's
+/// main process ends, whatever has become of the one that started it.
 pub(super) struct Successor {
-    child: Child,
+    pid: Option<Pid>,
     socket: UnixStream,
     serving: bool,
 }
@@ -86,12 +101,21 @@ impl Successor {
     /// It cannot be started, or it has ended, most likely because of its configuration, which its log tells.
     pub(super) fn start(start: &Start, sockets: &[(Use, OwnedFd)]) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        let child =
-            Command::new(&start.program).args(&start.arguments).stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-        let mut successor = Self { child, socket, serving: false };
+        let mut command = Command::new(&start.program);
+        command.args(&start.arguments).arg(ORPHAN).stdin(Stdio::from(OwnedFd::from(theirs)));
+        // It ends at once, having started the one that stays.
+        let started = command.status()?;
+        drop(command);
+        if !started.success() {
+            return Err(broken("the new process has ended; its log tells why"));
+        }
+        let mut successor = Self { pid: None, socket, serving: false };
         successor.socket.set_read_timeout(Some(STEP))?;
         send(&successor.socket, sockets)?;
         successor.hear(PREPARED)?;
+        let mut pid = [0; 4];
+        successor.socket.read_exact(&mut pid)?;
+        successor.pid = Pid::from_raw(i32::from_ne_bytes(pid));
         Ok(successor)
     }
 
@@ -108,7 +132,7 @@ impl Successor {
 
     /// Its number.
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     fn hear(&mut self, word: u8) -> io::Result<()> {
@@ -122,10 +146,9 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        if !self.serving {
-            // It has ended already, or is to.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if let Some(pid) = self.pid.filter(|_| !self.serving) {
+            // It has ended already, or is to. One that has not said who it is ends with its socket.
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 }
@@ -153,6 +176,7 @@ impl Predecessor {
     pub(super) fn prepared(&mut self) -> io::Result<()> {
         self.socket.set_read_timeout(Some(STEP))?;
         self.socket.write_all(&[PREPARED])?;
+        self.socket.write_all(&rustix::process::getpid().as_raw_nonzero().get().to_ne_bytes())?;
         hear(&mut self.socket, GO)
     }
 

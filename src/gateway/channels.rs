@@ -70,6 +70,8 @@ pub(super) struct Kinds {
     pub(super) agent: bool,
     /// A forward.
     pub(super) forward: bool,
+    /// A command that runs.
+    pub(super) command: bool,
 }
 
 /// The channels of a connection.
@@ -90,7 +92,9 @@ impl Channels {
     pub(super) fn kinds(&self) -> Kinds {
         let channels = lock(&self.all);
         let any = |is: fn(&WhenFull) -> bool| channels.values().any(|entry| is(&entry.when_full));
+        let runs = |entry: &Entry| entry.waiting.is_none() && matches!(entry.when_full, WhenFull::Drop);
         Kinds {
+            command: channels.values().any(runs),
             agent: any(|when| matches!(when, WhenFull::EndConnection | WhenFull::Wait)),
             forward: any(|when| matches!(when, WhenFull::Forward(_))),
         }

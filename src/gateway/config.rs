@@ -54,6 +54,9 @@ pub enum ConfigError {
         /// The most.
         max: usize,
     },
+    /// Less can gather than is needed.
+    #[error("penalties.max must not be less than penalties.min; to have none, say enabled = false")]
+    Penalties,
     /// An algorithm that is not offered.
     #[error("algorithms.{list}: {found:?} is not offered; there are: {known}")]
     Algorithm {
@@ -113,7 +116,7 @@ impl TryFrom<RawConfig> for Config {
             name: raw.name,
             proxy_protocol_from: raw.proxy_protocol_from,
             limits: raw.limits.try_into()?,
-            penalties: raw.penalties.into(),
+            penalties: raw.penalties.try_into()?,
             algorithms: raw.algorithms.try_into()?,
         })
     }
@@ -154,6 +157,7 @@ mod tests {
         assert!(!config.penalties.concerns("192.0.2.1".parse().unwrap()));
         assert!(config.penalties.concerns("192.0.2.2".parse().unwrap()));
         assert!(parse(&format!("{GOOD}[penalties]\nexempt = ['0.0.0.0/0']")).is_err());
+        assert!(parse(&format!("{GOOD}[penalties]\nmax = '10s'")).unwrap_err().contains("must not be less"));
         assert!(parse(&format!("{GOOD}proxy_protocol_from = ['0.0.0.0/0']")).is_err());
     }
 

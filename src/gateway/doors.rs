@@ -4,10 +4,11 @@
 use super::{Limits, lock, metrics::Bound};
 use crate::domain::AccountId;
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Who is in.
 #[derive(Default)]
@@ -16,7 +17,9 @@ pub(super) struct Doors(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     total: usize,
-    unauthenticated: usize,
+    /// Those that have not authenticated, the oldest first, each with what ends it.
+    unauthenticated: BTreeMap<u64, CancellationToken>,
+    entered: u64,
     addresses: HashMap<IpAddr, Address>,
     accounts: HashMap<AccountId, usize>,
 }
@@ -31,27 +34,38 @@ struct Address {
 pub(super) struct Place {
     doors: Arc<Doors>,
     address: Option<IpAddr>,
+    number: u64,
     unauthenticated: bool,
     account: Option<AccountId>,
+    /// Cancelled when it has to make room before it has authenticated.
+    pub(super) evicted: CancellationToken,
 }
 
 impl Doors {
-    /// A place for a connection whose address is not known yet.
+    /// A place for a connection whose address is not known yet. When too many have not authenticated, the one that has
+    /// been at it for longest makes room: a login takes a moment, and whoever holds places without a word has them all.
     pub(super) fn enter(doors: &Arc<Self>, limits: &Limits) -> Result<Place, Bound> {
         let mut counts = lock(&doors.0);
         if counts.total >= limits.connections {
             return Err(Bound::Connections);
         }
         counts.total += 1;
-        counts.unauthenticated += 1;
+        counts.entered += 1;
+        let (number, evicted) = (counts.entered, CancellationToken::new());
+        if counts.unauthenticated.len() >= limits.unauthenticated
+            && let Some((_, oldest)) = counts.unauthenticated.pop_first()
+        {
+            oldest.cancel();
+        }
+        counts.unauthenticated.insert(number, evicted.clone());
         drop(counts);
-        Ok(Place { doors: doors.clone(), address: None, unauthenticated: true, account: None })
+        Ok(Place { doors: doors.clone(), address: None, number, unauthenticated: true, account: None, evicted })
     }
 
     /// Connections in all, and those that have not authenticated.
     pub(super) fn count(&self) -> (usize, usize) {
         let counts = lock(&self.0);
-        (counts.total, counts.unauthenticated)
+        (counts.total, counts.unauthenticated.len())
     }
 }
 
@@ -96,7 +110,7 @@ impl Place {
             return;
         }
         let mut counts = lock(&self.doors.0);
-        counts.unauthenticated -= 1;
+        counts.unauthenticated.remove(&self.number);
         if let Some(here) = self.address.and_then(|address| counts.addresses.get_mut(&address)) {
             here.unauthenticated -= 1;
         }
@@ -171,6 +185,18 @@ mod tests {
         assert_eq!(doors.count(), (0, 0));
         let counts = lock(&doors.0);
         assert!(counts.addresses.is_empty() && counts.accounts.is_empty(), "those that have left are forgotten");
+    }
+
+    #[test]
+    fn whoever_has_been_at_it_for_longest_makes_room_for_others() {
+        let doors = Arc::new(Doors::default());
+        let limits = Limits { unauthenticated: 2, ..Limits::default() };
+        let (mut first, second) = (enter(&doors, 1, &limits).unwrap(), enter(&doors, 2, &limits).unwrap());
+        first.authenticated(None, &limits).unwrap();
+        let third = enter(&doors, 3, &limits).unwrap();
+        assert!(!second.evicted.is_cancelled());
+        let _fourth = enter(&doors, 4, &limits).unwrap();
+        assert!(second.evicted.is_cancelled() && !third.evicted.is_cancelled() && !first.evicted.is_cancelled());
     }
 
     #[test]

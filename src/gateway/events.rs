@@ -116,10 +116,12 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
                 End::Unknown => tracing::debug!(%session, action = "end", outcome = "not open"),
                 End::Forward(handle) => {
                     log_end(&handle, &session.to_string(), &reason);
+                    handle.ordered();
                     handle.end(&reason);
                 }
                 End::Connection(handle) => {
                     log_end(&handle, &session.to_string(), &reason);
+                    handle.ordered();
                     handle.end_with_connection(&reason);
                 }
             }

@@ -41,7 +41,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a node may take to accept; and one of several, where another can be tried.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
-const DIAL_ONE_OF_SEVERAL: Duration = Duration::from_secs(3);
+const DIAL_ONE_OF_SEVERAL: Duration = Duration::from_secs(6);
 
 /// Login nodes that are tried for one forward, but for the last.
 const MAX_TRIED: usize = 7;
@@ -74,6 +74,12 @@ impl ForwardHandle {
         self.abort.cancel();
     }
 
+    /// The authority wants its end: from here on it is measured.
+    pub(super) fn ordered(&self) {
+        // The first order counts.
+        let _ = self.ordered.set(Instant::now());
+    }
+
     /// Ends it together with its connection. The connection comes first: see [`Connection::ending`].
     pub(super) fn end_with_connection(&self, reason: &str) {
         self.because(reason);
@@ -81,10 +87,8 @@ impl ForwardHandle {
     }
 
     fn because(&self, reason: &str) {
-        // The first reason stands, and its time.
-        if self.reason.set(one_line(reason)).is_ok() {
-            let _ = self.ordered.set(Instant::now());
-        }
+        // The first reason stands.
+        let _ = self.reason.set(one_line(reason));
     }
 
     fn reason(&self) -> String {
@@ -225,10 +229,14 @@ impl<A: Authority> Forward<A> {
                 Ok(node) => return Ok((node, permit)),
                 Err(why) if several && tried.len() < MAX_TRIED => {
                     self.log(&permit.node.to_string(), &why, session);
+                    self.shared.registry().asks_again(&session.session);
                     tried.push(permit.node_id);
                     failures.push(why);
                 }
-                Err(why) => return Err(failed(&why)),
+                Err(why) => {
+                    failures.push(why);
+                    return Err(failed(&failures.join("; ")));
+                }
             }
         }
     }
@@ -250,7 +258,8 @@ impl<A: Authority> Forward<A> {
             Err(_) => Err(refused(super::auth::AWAY, String::new())),
             Ok(OpenAnswer::Refused { message, reason }) => {
                 self.shared.metrics.decision("open", &reason);
-                session.report = false;
+                // What it permitted before and could not be reached is closed, whoever else says so.
+                session.report = !tried.is_empty();
                 Err(refused(&message, reason))
             }
             Ok(OpenAnswer::Permit(permit)) if permit.session == session.session => {

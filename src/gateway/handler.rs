@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app::{
         authority::Authority,
-        protocol::{JOIN_LOGIN, LOOK_SUBSYSTEM, MAX_INPUT, NODE_SUBSYSTEM, Presented, TUNNEL_SUBSYSTEM},
+        protocol::{JOIN_LOGIN, LOOK_SUBSYSTEM, MAX_INPUT, MAX_NODE_LINE, NODE_SUBSYSTEM, Presented, TUNNEL_SUBSYSTEM},
     },
     domain::{MAX_KEY_BYTES, PublicKey},
 };
@@ -37,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 /// Channels of one connection over its whole life. russh 0.65.1 keeps about 4 kB for each channel that the server
 /// closed first until the connection ends, so their number is bounded as well.
 const CHANNELS_IN_A_LIFE: u32 = 16 * 1024;
+
+/// Channels of a connection that has not become anybody's.
+const CHANNELS_OF_NOBODY: usize = 4;
 
 /// Why `-R` does nothing here. A global request is answered with yes or no; the words come with the first command.
 const NO_LISTENING: &str = "-R was refused: the gateway listens for nobody. Ask the node for it: ssh -R ... NODE";
@@ -131,6 +134,11 @@ impl<A: Authority> Handler<A> {
                 reason: reason.to_owned(),
             })
         };
+        // Whoever is nobody yet has one thing to say, and room for one line on each of a few channels.
+        let nobody = matches!(self.identity, None | Some(Identity::Joining(_)));
+        if nobody && self.connection.channels.count() >= CHANNELS_OF_NOBODY {
+            return shortage(Bound::Channels, "one token for one connection");
+        }
         if self.opened > CHANNELS_IN_A_LIFE {
             return shortage(Bound::ChannelsInALife, "this connection has opened too many channels; make a new one");
         }
@@ -290,6 +298,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {
+        self.connection.says();
         if !matches!(self.identity, Some(Identity::Joining(_))) {
             self.connection.authenticated.cancel();
         }
@@ -308,8 +317,12 @@ impl<A: Authority> SshHandler for Handler<A> {
         }
         let id = channel.id();
         let (_, write) = channel.split();
+        let room = match &self.identity {
+            Some(Identity::Account { .. } | Identity::Node(_)) => MAX_INPUT,
+            Some(Identity::Joining(_)) | None => MAX_NODE_LINE,
+        };
         let entry = Entry {
-            inlet: Arc::new(Inlet::new(MAX_INPUT)),
+            inlet: Arc::new(Inlet::new(room)),
             when_full: WhenFull::Drop,
             waiting: Some(write),
             terminal: Arc::default(),

@@ -24,6 +24,9 @@ const CLOSING: Duration = Duration::from_secs(3);
 /// at the gateway that has taken over.
 const NOTHING_OPEN: Duration = Duration::from_secs(5);
 
+/// How a handshake is counted that led somewhere.
+const AUTHENTICATED: &str = "authenticated";
+
 /// From an accepted socket to the end.
 pub(super) async fn serve<A: Authority>(shared: Arc<Shared<A>>, stream: TcpStream, peer: IpAddr, place: Place) {
     // The low half of 128 random bits.
@@ -35,7 +38,9 @@ pub(super) async fn serve<A: Authority>(shared: Arc<Shared<A>>, stream: TcpStrea
     let ended = run(&shared, &connection, socket).await;
     // Not with the connection, which tasks of its forwards may hold a little longer.
     drop(lock(&connection.place).take());
-    shared.metrics.handshake(ended.handshake);
+    if ended.handshake != AUTHENTICATED {
+        shared.metrics.handshake(ended.handshake);
+    }
     if let Some(offence) = ended.offence {
         shared.punish(peer, offence);
     }
@@ -56,14 +61,19 @@ async fn run<A: Authority>(
 ) -> Ended {
     let deadline = Instant::now() + shared.config.limits.login_deadline;
     let handler = Handler::new(shared.clone(), connection.clone());
+    let evicted = lock(&connection.place).as_ref().map(|place| place.evicted.clone()).unwrap_or_default();
     let early = |handshake, offence, outcome: &str| Ended { handshake, offence, outcome: one_line(outcome) };
     let started = tokio::select! {
-        started = run_stream(shared.ssh.load_full(), socket, handler) => started,
+        started = run_stream(shared.ssh(), socket, handler) => started,
         () = sleep_until(deadline) => {
             shared.metrics.refused(Bound::LoginDeadline);
             return early("timeout", Some(Offence::LoginDeadline), "no SSH version came in time");
         }
         () = shared.stop.now.cancelled() => return early("stopped", None, "the gateway stops"),
+        () = evicted.cancelled() => {
+            shared.metrics.refused(Bound::Unauthenticated);
+            return early("evicted", Some(Offence::NoAuth), "too many are logging in");
+        }
     };
     let mut session = match started {
         Ok(session) => session,
@@ -78,11 +88,17 @@ async fn run<A: Authority>(
             () = login.step(connection) => {
                 if login.late {
                     shared.metrics.refused(Bound::LoginDeadline);
+                } else {
+                    shared.metrics.handshake(AUTHENTICATED);
                 }
             }
             () = shared.stop.now.cancelled(), if !stopping => {
                 stopping = true;
                 connection.end(Disconnect::ByApplication, "the gateway is being restarted; connect again");
+            }
+            () = evicted.cancelled(), if !login.authenticated && !connection.ending() => {
+                shared.metrics.refused(Bound::Unauthenticated);
+                connection.end(Disconnect::TooManyConnections, "too many are logging in; try again");
             }
             reason = too_quiet(shared, connection), if login.authenticated && !connection.ending() => {
                 connection.end(Disconnect::ByApplication, &reason);
@@ -129,7 +145,7 @@ impl Login {
 
     fn judge(&self, connection: &Connection, stopping: bool) -> (&'static str, Option<Offence>) {
         if self.authenticated || connection.authenticated.is_cancelled() {
-            return ("authenticated", None);
+            return (AUTHENTICATED, None);
         }
         if connection.excused() || stopping {
             return ("unauthenticated", None);
@@ -181,7 +197,8 @@ async fn idle<A>(shared: &Shared<A>, connection: &Connection) -> String {
 fn allowance(limits: &Limits, connection: &Connection) -> Option<(Duration, Duration)> {
     // An agent is asked whether it is there, and has nothing to say for days.
     let allowed = match connection.channels.kinds() {
-        kinds if kinds.agent => None,
+        // Nor has a command that runs: its answer will come.
+        kinds if kinds.agent || kinds.command => None,
         kinds if kinds.forward => limits.idle_forward_timeout,
         _ => limits.idle_timeout,
     }?;

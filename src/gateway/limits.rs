@@ -15,6 +15,8 @@ pub struct RawLimits {
     pub connections_per_address: Option<usize>,
     /// Of these, how many may be unauthenticated.
     pub unauthenticated_per_address: Option<usize>,
+    /// In all, how many may be unauthenticated; of more, the oldest are ended.
+    pub unauthenticated: Option<usize>,
     /// Connections of one account.
     pub connections_per_account: Option<usize>,
     /// From the first byte to authentication.
@@ -95,6 +97,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Unauthenticated connections from one address.
     pub unauthenticated_per_address: usize,
+    /// Unauthenticated connections in all.
+    pub unauthenticated: usize,
     /// Connections of one account.
     pub connections_per_account: usize,
     /// From the first byte to authentication.
@@ -129,6 +133,7 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 256,
             unauthenticated_per_address: 128,
+            unauthenticated: 1024,
             connections_per_account: 256,
             login_deadline: Duration::from_secs(60),
             auth_attempts: 20,
@@ -186,6 +191,7 @@ impl TryFrom<RawLimits> for Limits {
                 1,
                 MANY,
             )?,
+            unauthenticated: within("unauthenticated", raw.unauthenticated, d.unauthenticated, 1, MANY)?,
             connections_per_account: within(
                 "connections_per_account",
                 raw.connections_per_account,
@@ -209,12 +215,14 @@ impl TryFrom<RawLimits> for Limits {
     }
 }
 
-impl From<RawPenalties> for PenaltySettings {
-    fn from(raw: RawPenalties) -> Self {
+impl TryFrom<RawPenalties> for PenaltySettings {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawPenalties) -> Result<Self, ConfigError> {
         let d = Self::default();
         // What is off costs nothing.
         let cost = |value: Option<OrOff>, default| value.map_or(default, |time| time.duration().unwrap_or_default());
-        Self {
+        let settings = Self {
             enabled: raw.enabled.unwrap_or(d.enabled),
             auth_failed: cost(raw.auth_failed, d.auth_failed),
             no_auth: cost(raw.no_auth, d.no_auth),
@@ -223,6 +231,8 @@ impl From<RawPenalties> for PenaltySettings {
             min: raw.min.map_or(d.min, Ttl::duration),
             max: raw.max.map_or(d.max, Ttl::duration),
             exempt: raw.exempt,
-        }
+        };
+        // No penalty would ever hold.
+        if settings.max < settings.min { Err(ConfigError::Penalties) } else { Ok(settings) }
     }
 }

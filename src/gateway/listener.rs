@@ -99,8 +99,14 @@ fn admit<A>(shared: &Shared<A>, mut place: Place, peer: IpAddr) -> Result<Place,
 
 /// Tells the one who is refused as much as fits into the socket at once, and the log now and then.
 fn turn_away(stream: &TcpStream, bound: Bound, peer: IpAddr, complaints: &mut Complaints) {
-    let _ = stream.try_write(NOT_NOW);
+    say_no(stream);
     complaints.refused(bound, peer);
+}
+
+/// What fits into the socket at once. Not tokio's way, which knows nothing yet of a socket that was just accepted.
+fn say_no(stream: &TcpStream) {
+    use rustix::net::{SendFlags, send};
+    let _ = send(stream, NOT_NOW, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
 /// A connection that a load balancer passes on.
@@ -117,14 +123,15 @@ async fn passed_on<A: Authority>(shared: Arc<Shared<A>>, mut stream: TcpStream, 
         Err(proxy::ProxyError::Ended) => return,
         Err(error) => {
             shared.metrics.refused(Bound::ProxyHeader);
-            tracing::warn!(peer = %balancer, action = "accept", outcome = %error);
+            // Not louder: the metric tells of it, and whoever can speak for a load balancer can do so often.
+            tracing::debug!(peer = %balancer, action = "accept", outcome = %error);
             return;
         }
     };
     match admit(&shared, place, peer) {
         Ok(place) => life::serve(shared, stream, peer, place).await,
         Err(bound) => {
-            let _ = stream.try_write(NOT_NOW);
+            say_no(&stream);
             tracing::debug!(%peer, %balancer, action = "accept", outcome = "refused", %bound);
         }
     }

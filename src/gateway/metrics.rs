@@ -64,6 +64,7 @@ pub(super) enum Bound {
     Connections,
     ConnectionsPerAddress,
     UnauthenticatedPerAddress,
+    Unauthenticated,
     ConnectionsPerAccount,
     Penalty,
     ProxyHeader,
@@ -81,10 +82,11 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::UnauthenticatedPerAddress,
+        Self::Unauthenticated,
         Self::ConnectionsPerAccount,
         Self::Penalty,
         Self::ProxyHeader,
@@ -106,6 +108,7 @@ impl Bound {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::UnauthenticatedPerAddress => "unauthenticated_per_address",
+            Self::Unauthenticated => "unauthenticated",
             Self::ConnectionsPerAccount => "connections_per_account",
             Self::Penalty => "penalty",
             Self::ProxyHeader => "proxy_header",
@@ -137,7 +140,6 @@ pub(super) struct Now {
     pub(super) unauthenticated: usize,
     pub(super) penalised: usize,
     pub(super) authority: bool,
-    pub(super) draining: bool,
     /// Agents with 0, 1, 2 and more bundles that they have not confirmed.
     pub(super) agents: [usize; 4],
 }
@@ -159,7 +161,6 @@ pub(super) struct Metrics {
     connections: Family<OfState, Gauge>,
     penalised: Gauge,
     authority: Gauge,
-    draining: Gauge,
     agents: Family<OfLag, Gauge>,
     /// Bytes from clients to nodes.
     pub(super) up: Counter,
@@ -190,7 +191,6 @@ impl Metrics {
             connections: Family::default(),
             penalised: Gauge::default(),
             authority: Gauge::default(),
-            draining: Gauge::default(),
             agents: Family::default(),
             up: bytes.get_or_create_owned(&OfDirection { direction: "up" }),
             down: bytes.get_or_create_owned(&OfDirection { direction: "down" }),
@@ -230,7 +230,6 @@ impl Metrics {
         );
         r.register("connections", "Connections, by whether they have authenticated", self.connections.clone());
         r.register("authority_up", "Whether the authority's event stream is open", self.authority.clone());
-        r.register("draining", "Whether this gateway takes no new connections any more", self.draining.clone());
         r.register("agents", "Agents of nodes, by how many bundles they have not confirmed", self.agents.clone());
     }
 
@@ -302,7 +301,6 @@ impl Metrics {
         }
         set(&self.penalised, now.penalised);
         set(&self.authority, now.authority.into());
-        set(&self.draining, now.draining.into());
         let mut text = String::new();
         // It fails only where a String cannot be written to.
         let _ = encode(&mut text, &self.registry);

@@ -48,7 +48,7 @@ use crate::{
     },
     domain::{PublicKey, SessionId},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use doors::Doors;
 use forward::ForwardHandle;
 use metrics::{Metrics, Now};
@@ -78,6 +78,9 @@ pub const THREAD_STACK_BYTES: usize = 64 * 1024 * 1024;
 /// How long an authority may take to learn a new name.
 const RENAMED_WITHIN: Duration = Duration::from_secs(3);
 
+/// So long before its end a host certificate is shown no more: it began a minute before it was made.
+const CERTIFICATE_MARGIN: Duration = Duration::from_secs(120);
+
 /// The pause before a task that panicked begins anew.
 const AFTER_A_FAULT: Duration = Duration::from_millis(200);
 
@@ -96,8 +99,10 @@ struct Shared<A> {
     greeted: watch::Sender<Arc<String>>,
     host_key: PublicKey,
     private_key: ssh_key::PrivateKey,
-    /// What russh is told about new connections.
-    ssh: ArcSwap<russh::server::Config>,
+    /// What russh is told about new connections, with the plain host key only.
+    plain: Arc<russh::server::Config>,
+    /// The same with a host certificate, until that runs out.
+    certified: ArcSwapOption<(Arc<russh::server::Config>, Instant)>,
     authority: Arc<A>,
     random: Random,
     registry: Mutex<Registry<Arc<ForwardHandle>>>,
@@ -139,6 +144,11 @@ impl<A> Shared<A> {
 
     /// Something bad came from there.
     fn punish(&self, peer: IpAddr, offence: Offence) {
+        // A load balancer that speaks for itself asks whether somebody is there, as often as it likes.
+        let balanced = self.config.proxy_protocol_from.as_ref().is_some_and(|from| from.contains(peer));
+        if balanced || !self.config.penalties.concerns(peer) {
+            return;
+        }
         let held = self.penalties().punish(&self.config.penalties, peer, offence, Instant::now());
         self.metrics.offence(offence.name());
         if let Some(length) = held {
@@ -156,9 +166,24 @@ impl<A> Shared<A> {
         if certificate.cert_type() != ssh_key::certificate::CertType::Host {
             return "it is none of a host";
         }
+        // It was made just now; by whose clock is not this process's business.
+        let lives = Duration::from_secs(certificate.valid_before().saturating_sub(certificate.valid_after()));
+        let Some(until) = Instant::now().checked_add(lives.saturating_sub(CERTIFICATE_MARGIN)) else {
+            return "it never runs out";
+        };
         let config = algorithms::server_config(&self.config, self.private_key.clone(), vec![certificate]);
-        self.ssh.store(Arc::new(config));
+        self.certified.store(Some(Arc::new((Arc::new(config), until))));
         "shown from now on"
+    }
+
+    /// What russh is told about a new connection.
+    fn ssh(&self) -> Arc<russh::server::Config> {
+        let certified = self.certified.load();
+        match certified.as_deref() {
+            Some((config, until)) if Instant::now() < *until => config.clone(),
+            // An authority that is away renews nothing; the plain key is known as well.
+            Some(_) | None => self.plain.clone(),
+        }
     }
 
     /// For the metrics.
@@ -169,7 +194,6 @@ impl<A> Shared<A> {
             unauthenticated,
             penalised: self.penalties().refused_addresses(Instant::now()),
             authority: *self.connected.borrow(),
-            draining: self.stop.drain.is_cancelled(),
             agents: self.agents.lag(),
         }
     }
@@ -211,7 +235,7 @@ impl<A: Authority> Gateway<A> {
     ) -> Result<Self, HostKeyError> {
         let public = PublicKey::from_key_data(host_key.public_key().key_data())
             .map_err(|e| HostKeyError::Unusable(e.to_string()))?;
-        let ssh = ArcSwap::from_pointee(algorithms::server_config(&config, host_key.clone(), vec![]));
+        let plain = Arc::new(algorithms::server_config(&config, host_key.clone(), vec![]));
         let name = Arc::new(config.name.clone());
         Ok(Self(Arc::new(Shared {
             name: ArcSwap::new(name.clone()),
@@ -219,7 +243,8 @@ impl<A: Authority> Gateway<A> {
             config,
             host_key: public,
             private_key: host_key,
-            ssh,
+            plain,
+            certified: ArcSwapOption::empty(),
             authority,
             random,
             registry: Mutex::new(Registry::default()),

@@ -69,9 +69,7 @@ async fn metrics<A: Authority>(State(shared): State<Arc<Shared<A>>>) -> impl Int
 /// Whether new connections should come here.
 async fn ready<A: Authority>(State(shared): State<Arc<Shared<A>>>) -> (StatusCode, &'static str) {
     let now = shared.now();
-    if now.draining {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining: it takes no new connections\n")
-    } else if !now.authority {
+    if !now.authority {
         (StatusCode::SERVICE_UNAVAILABLE, "the authority cannot be reached\n")
     } else {
         (StatusCode::OK, "ready\n")

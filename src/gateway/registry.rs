@@ -91,16 +91,22 @@ impl<H: Clone> Registry<H> {
         let Some(entry) = self.sessions.get_mut(session) else { return Opened::Ended("the connection ended".into()) };
         match &entry.state {
             State::Ended { reason } => Opened::Ended(reason.clone()),
-            // Asked again, since what was permitted first could not be reached.
-            State::Open { .. } => {
-                entry.state = State::Open { node, since };
-                Opened::Go { resync: false }
-            }
+            State::Open { .. } => Opened::Go { resync: false },
             State::Pending { asked } => {
                 let resync = *asked != hellos;
                 entry.state = State::Open { node, since };
                 Opened::Go { resync }
             }
+        }
+    }
+
+    /// What was permitted could not be reached, and the authority is about to be asked again.
+    pub(super) fn asks_again(&mut self, session: &SessionId) {
+        let hellos = self.hellos;
+        if let Some(entry) = self.sessions.get_mut(session)
+            && matches!(entry.state, State::Open { .. })
+        {
+            entry.state = State::Pending { asked: hellos };
         }
     }
 
@@ -231,6 +237,23 @@ mod tests {
         assert_eq!(registry.opened(&id(1), NodeId(1), SINCE), Opened::Go { resync: true });
         let told = registry.hello();
         assert_eq!((told.len(), told[0].since), (1, SINCE));
+    }
+
+    #[test]
+    fn a_forward_for_which_is_asked_again_is_open_where_it_was_permitted_last() {
+        let mut registry = Registry::default();
+        open(&mut registry, 1, "a");
+        registry.asks_again(&id(1));
+        assert!(registry.hello().is_empty(), "it is nowhere now");
+        assert_eq!(
+            registry.opened(&id(1), NodeId(2), SINCE),
+            Opened::Go { resync: true },
+            "a hello went out without it"
+        );
+        assert_eq!(registry.hello()[0].node_id, NodeId(2));
+        registry.end(&id(1), "removed");
+        registry.asks_again(&id(1));
+        assert_eq!(registry.opened(&id(1), NodeId(3), SINCE), Opened::Ended("removed".into()));
     }
 
     #[test]

@@ -214,6 +214,13 @@ pub struct HostPermit {
     pub(crate) valid_before: u64,
 }
 
+impl HostPermit {
+    /// The host names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+}
+
 /// For the audit log.
 impl std::fmt::Display for HostPermit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
