@@ -172,3 +172,45 @@ async fn a_gateway_gets_a_host_certificate_for_the_names_of_the_bastion_and_anot
     assert_eq!(log.len(), 2);
     assert!(log[0].starts_with("gateway gw1  for bastion.example.com certgate-bastion.example.com until "), "{log:?}");
 }
+
+#[tokio::test]
+async fn no_node_has_the_name_of_the_bastion_whose_host_key_the_same_authority_vouches_for() {
+    let world = World::story().await;
+    let _gateway = world.gateway(vec![]);
+    world.operator("org create com").await;
+    world.operator("project create com/p --admin admin1@acme.example").await;
+    world.operator("cluster create com/p example").await;
+    let refused = world.refused_operator("node token bastion.example.com --role login --address 192.0.2.7").await;
+    assert_eq!(refused, "bastion.example.com is the bastion's own name; no node can have it\n");
+    world.operator("node token login-0.example.com --role login --address 192.0.2.7").await;
+}
+
+#[tokio::test]
+async fn a_bundle_that_was_published_between_two_streams_of_a_gateway_is_sent_again() {
+    let world = World::story().await;
+    world.node_with_gateway().await;
+    let before = world.app.directory().version();
+    let mut first = world.gateway(vec![]);
+    world.operator("member remove acme/ml user1@acme.example --yes").await;
+    // Published: from here on nobody gets it by itself any more.
+    while !matches!(authority_support::next(&mut first).await, Event::Bundle { version, .. } if version > before) {}
+    let mut events = world.gateway_that_has_seen(Some(before), vec![]);
+    let cluster = loop {
+        if let Event::Bundle { cluster, version, .. } = authority_support::next(&mut events).await {
+            assert!(version > before);
+            break cluster;
+        }
+    };
+    assert_eq!(cluster.to_string(), "h100.acme");
+    // Nothing was missed by one that has seen more than that, and a new process has nobody to send it to.
+    world.operator("org create other").await;
+    for seen in [Some(world.app.directory().version()), None] {
+        let mut events = world.gateway_that_has_seen(seen, vec![]);
+        world.operator("user suspend user2@acme.example").await;
+        world.operator("user resume user2@acme.example").await;
+        world.settle().await;
+        while let Ok(event) = events.events.try_recv() {
+            assert!(!matches!(event, Event::Bundle { .. }), "{event:?}");
+        }
+    }
+}

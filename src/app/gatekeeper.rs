@@ -315,8 +315,10 @@ impl App {
         }
         lock(&self.hub).tell(&hello.gateway, GatewayEvent::Mark { version });
         tracing::info!(gateway = %hello.gateway, sessions = count, "gateway connected");
-        let app = self.clone();
+        let (app, name) = (self.clone(), hello.gateway.clone());
         tokio::spawn(async move {
+            // Agents ask for themselves, but not for half a minute.
+            app.publish_again(&name, hello.seen).await;
             for event in events {
                 app.note(event).await;
             }

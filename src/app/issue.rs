@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ca::{CaKeys, SigningError, sign_host, sign_user},
     domain::{CertificateRecord, Node, Serial, Timestamp},
-    policy::{Action, Caller, Denial, HostPermit, IssuePermit, IssueRequest, Reason, issue, issue_host},
+    policy::{Action, Caller, Denial, IssuePermit, IssueRequest, Reason, issue, issue_host},
     store::Change,
 };
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,7 @@ impl App {
             let now = app.now();
             // Serials belong to user certificates, which can be revoked one by one; 0 is OpenSSH's 'none'.
             let decided = issue_host(ledger.directory, &node, &app.site.certificates, Serial(0), now);
-            let decided = decided.and_then(|permit| app.no_bastion(permit));
+            let decided = decided.and_then(|permit| app.no_bastion(permit.names()).map(|()| permit));
             let event = app.node_event(ledger.directory, &node, "host-certificate.issue", &decided, now);
             *lock(&filled) = Some(decided);
             Some(Change { events: vec![event], ..Change::default() })
@@ -101,13 +101,13 @@ impl App {
     }
 
     /// People trust the host CA for the bastion as well: no node may have its name, whatever its cluster is called.
-    fn no_bastion(&self, permit: HostPermit) -> Result<HostPermit, Denial> {
+    pub(super) fn no_bastion<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> Result<(), Denial> {
         let bastion = &self.site.bastion;
-        if permit.names().any(|name| name.eq_ignore_ascii_case(&bastion.host) || name == bastion.alias()) {
+        if names.any(|name| name.eq_ignore_ascii_case(&bastion.host) || name == bastion.alias()) {
             let text = format!("{} is the bastion's own name; no node can have it", bastion.host);
             return Err(Denial::plain(Reason::Conflict, text));
         }
-        Ok(permit)
+        Ok(())
     }
 
     /// Signs on the spot with a key that is in memory: that takes the processor for a moment, and less than two changes

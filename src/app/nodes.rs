@@ -89,6 +89,9 @@ impl App {
             if let Some(address) = request.address {
                 app.site.node_networks.check(address)?;
             }
+            app.no_bastion(
+                [request.node.to_string(), cluster_of(&request.node).to_string()].iter().map(String::as_str),
+            )?;
             // Whatever else listens on a machine is none of a project's business.
             if request.port != 22 && !grant.operator() {
                 let text =

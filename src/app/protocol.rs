@@ -420,6 +420,10 @@ pub struct Hello {
     /// After so many seconds without the authority it ends them all: then they are over, also if nobody says so.
     #[serde(default = "lost_after")]
     pub lost_after: u64,
+    /// The last mark that this process has seen, none if this is its first stream: what was published since, it may have
+    /// missed between two streams.
+    #[serde(default)]
+    pub seen: Option<Version>,
 }
 
 /// Of a gateway that does not say.

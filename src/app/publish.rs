@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     bundle::{SignedBundle, bundle_for},
-    domain::{ClusterId, Directory, Timestamp},
+    domain::{ClusterId, Directory, Timestamp, Version},
     policy::Denial,
     store::Commit,
 };
@@ -85,6 +85,24 @@ impl App {
                 lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle });
             }
             None => tracing::error!(cluster = %path, "the bundle could not be made; nodes keep the last one"),
+        }
+    }
+
+    /// Sends a gateway the bundles that were published since it last listened.
+    pub(super) async fn publish_again(&self, gateway: &str, seen: Option<Version>) {
+        let Some(seen) = seen else { return };
+        let missed: Vec<ClusterId> = lock(&self.published)
+            .iter()
+            .filter(|(_, version)| **version >= seen)
+            .map(|(cluster, _)| *cluster)
+            .collect();
+        let directory = self.directory();
+        for cluster in missed {
+            let path = directory.cluster(cluster).and_then(|cluster| directory.path_of_cluster(cluster));
+            if let (Some(path), Some(bundle)) = (path, self.bundle(&directory, cluster).await) {
+                let version = directory.version();
+                lock(&self.hub).tell(gateway, Event::Bundle { cluster: path, version, bundle });
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The authority's event stream: followed, begun anew when it breaks or falls silent, and what is done with each event.
 
-use super::{Shared, forward::ForwardHandle, registry::End};
+use super::{Shared, forward::ForwardHandle, lock, registry::End};
 use crate::app::{
     authority::{Authority, EventStream},
     protocol::{Closed, ClosedRequest, Event, Hello, Marked, PING_SECS},
@@ -69,6 +69,7 @@ async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> S
         host_key: shared.host_key.clone(),
         sessions: shared.registry().hello(),
         lost_after: shared.config.limits.authority_lost_after.as_secs(),
+        seen: *lock(&shared.seen),
     };
     let opened = tokio::select! {
         opened = timeout(SILENCE, shared.authority.events(hello)) => opened,
@@ -127,6 +128,7 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
             }
         }
         Event::Mark { version } => {
+            *lock(&shared.seen) = Some(version);
             shared.registry().mark(version);
             shared.closed.notify_one();
         }

@@ -46,7 +46,7 @@ use crate::{
         authority::{Authority, Unreachable},
         protocol::Call,
     },
-    domain::{PublicKey, SessionId},
+    domain::{PublicKey, SessionId, Version},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use doors::Doors;
@@ -110,6 +110,8 @@ struct Shared<A> {
     resync: Notify,
     /// Forwards have ended: report them.
     closed: Notify,
+    /// The last mark of the authority.
+    seen: Mutex<Option<Version>>,
     agents: agents::Agents,
     /// Whether the event stream is open.
     connected: watch::Sender<bool>,
@@ -250,6 +252,7 @@ impl<A: Authority> Gateway<A> {
             registry: Mutex::new(Registry::default()),
             resync: Notify::new(),
             closed: Notify::new(),
+            seen: Mutex::default(),
             agents: agents::Agents::default(),
             connected: watch::Sender::new(false),
             doors: Arc::default(),

@@ -14,7 +14,7 @@ use certgate::{
     audit::Entry,
     ca::CaKeys,
     command::{self, Invocation},
-    domain::{PublicKey, SessionId, Timestamp},
+    domain::{PublicKey, SessionId, Timestamp, Version},
     policy::{CertificateSettings, NodeNetworks},
     store::{AuditQuery, Commit, MemoryStore, SqliteStore, Store, StoreError},
 };
@@ -288,7 +288,12 @@ impl World {
     }
 
     pub fn gateway(&self, sessions: Vec<OpenSession>) -> Stream {
-        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions, lost_after: 300 })
+        self.gateway_that_has_seen(None, sessions)
+    }
+
+    /// One that has listened before.
+    pub fn gateway_that_has_seen(&self, seen: Option<Version>, sessions: Vec<OpenSession>) -> Stream {
+        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions, lost_after: 300, seen })
     }
 
     pub async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {
