@@ -199,17 +199,23 @@ fn is_closed(gateway: &Running, session: &SessionId) -> bool {
     gateway.fake.closed.lock().unwrap().iter().any(|closed| closed.session == *session)
 }
 
-/// Sends this and gets it back.
+/// Sends this and gets it back. Both at the same time: russh's client keeps a hundred messages of a channel for whoever
+/// reads them, and then stops, window adjustments included.
 async fn echo(channel: &mut Channel<Msg>, data: &[u8]) {
-    channel.data(data).await.unwrap();
-    let mut back = Vec::new();
-    while back.len() < data.len() {
-        match channel.wait().await {
-            Some(ChannelMsg::Data { data }) => back.extend_from_slice(&data),
-            Some(ChannelMsg::WindowAdjusted { .. }) => {}
-            other => panic!("{other:?} after {} bytes", back.len()),
+    let mut writer = channel.make_writer();
+    let read = async {
+        let mut back = Vec::new();
+        while back.len() < data.len() {
+            match channel.wait().await {
+                Some(ChannelMsg::Data { data }) => back.extend_from_slice(&data),
+                Some(ChannelMsg::WindowAdjusted { .. }) => {}
+                other => panic!("{other:?} after {} bytes", back.len()),
+            }
         }
-    }
+        back
+    };
+    let (written, back) = tokio::join!(writer.write_all(data), read);
+    written.unwrap();
     assert!(back == data);
 }
 
