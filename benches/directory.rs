@@ -79,8 +79,14 @@ async fn bench() {
     let authority = Authority::start(&state);
     let at_first = memory(authority.pid());
     let gateway = Arc::new(authority.gateway());
-    let hello =
-        Hello { gateway: GATEWAY.into(), host_key: host_key(), sessions: Vec::new(), lost_after: 300, seen: None };
+    let hello = Hello {
+        gateway: GATEWAY.into(),
+        host_key: host_key(),
+        sessions: Vec::new(),
+        lost_after: 300,
+        seen: None,
+        program: None,
+    };
     let mut events = gateway.events(hello).await.unwrap();
     let removals = removals(&gateway, &mut events, &directory).await;
     let lists = lists(&authority, &gateway).await;

@@ -252,6 +252,7 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
             have,
             host_certificate_until: until,
             reach: Reach::Direct,
+            program: None,
         };
         match world.app.node_hello(request).await.unwrap() {
             NodeHelloAnswer::Welcome { bundle, host_certificate, .. } => Some((bundle, host_certificate.is_some())),

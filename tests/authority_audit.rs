@@ -113,6 +113,7 @@ async fn machines_that_are_nodes_no_more_are_on_record() {
             have,
             host_certificate_until: None,
             reach: Reach::Direct,
+            program: None,
         };
         world.app.node_hello(request).await.unwrap()
     };

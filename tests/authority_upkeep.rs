@@ -4,10 +4,13 @@
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod authority_support;
 
-use authority_support::{World, key, next_end};
+use authority_support::{World, key, next_end, output};
 use certgate::{
-    app::protocol::{Event, OpenAnswer, OpenRequest, OpenSession},
-    domain::{NodeId, SessionId},
+    app::{
+        Asker,
+        protocol::{Event, NodeHelloRequest, OpenAnswer, OpenRequest, OpenSession, Reach},
+    },
+    domain::{NodeId, SessionId, Version},
 };
 use std::time::Duration;
 
@@ -213,4 +216,75 @@ async fn a_bundle_that_was_published_between_two_streams_of_a_gateway_is_sent_ag
             assert!(!matches!(event, Event::Bundle { .. }), "{event:?}");
         }
     }
+}
+
+/// What status finds, and its exit status.
+async fn found(world: &World) -> (Vec<String>, u8) {
+    let answer = world.answer(&Asker::Operator { uid: 0 }, "status --json", None, None).await;
+    let answer = output(answer);
+    let status: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    let problems = status["problems"].as_array().unwrap().iter();
+    (problems.map(|problem| format!("{}: {}", problem["severity"], problem["what"])).collect(), answer.exit)
+}
+
+#[tokio::test]
+async fn status_finds_what_somebody_should_look_after_and_says_so_to_monitoring() {
+    let world = World::story().await;
+    let (problems, exit) = found(&world).await;
+    assert!(problems[0].starts_with("\"critical\": \"No gateway is connected") && exit == 1, "{problems:?}");
+    let _gateway = world.gateway(vec![]);
+    world.app.look_after(world.now()).await;
+    let node = world.node("login-0.h100.acme", 50).await;
+    let has = async |version: Option<u64>, until: u64| {
+        let (peer, reach) = ("192.0.2.7".parse().unwrap(), Reach::Direct);
+        let (have, host_certificate_until) = (version.map(Version), Some(until));
+        let program = Some("0.0.1".into());
+        let hello = NodeHelloRequest { node: node.clone(), peer, have, host_certificate_until, reach, program };
+        world.app.node_hello(hello).await.unwrap();
+    };
+    let (version, good) = (world.app.directory().version().0, world.now().secs() + 20 * 86_400);
+    has(Some(version), good).await;
+    let notice = "\"notice\": \"Agents of another version than this authority: login-0.h100.acme\"";
+    assert_eq!(found(&world).await, (vec![notice.to_owned()], 0));
+
+    // A change that it does not confirm; its words are heard all the same.
+    world.operator("member add acme/ml user2@acme.example").await;
+    let wanted = world.app.directory().version().0;
+    while !world.operator("node list h100.acme --json").await.stdout.contains(&format!("\"wanted\": {wanted}")) {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(21));
+        has(Some(version), good).await;
+    }
+    let (problems, exit) = found(&world).await;
+    assert_eq!(
+        (problems[0].as_str(), exit),
+        ("\"warning\": \"Without the last access list for more than 60 s: login-0.h100.acme\"", 1)
+    );
+    // What came later does not make it younger, and what it has now makes it good.
+    world.operator("member remove acme/ml user2@acme.example --yes").await;
+    assert_eq!(found(&world).await.1, 1);
+    has(Some(world.app.directory().version().0), good).await;
+    assert_eq!(found(&world).await, (vec![notice.to_owned()], 0));
+
+    has(Some(world.app.directory().version().0), world.now().secs() + 86_400).await;
+    let (problems, exit) = found(&world).await;
+    assert!(problems[0].contains("was not renewed in time, and will end: login-0.h100.acme") && exit == 1);
+    // Half an hour later nobody has said anything.
+    world.pass(Duration::from_secs(1800));
+    assert!(found(&world).await.0.iter().any(|problem| problem.contains("Not heard for more than 90 s")));
+    let shown = world.operator_status().await;
+    assert!(shown.starts_with("WARNING ") && shown.contains("\n  on the node: certgate-node doctor"), "{shown}");
+    assert!(shown.contains("Versions of the agents: 0.0.1 (1)\n"), "{shown}");
+}
+
+#[tokio::test]
+async fn status_says_what_is_left_where_the_directory_is() {
+    let state = tempfile::tempdir().unwrap();
+    let world = World::on_disk(state.path()).await.unwrap();
+    let shown = world.operator_status().await;
+    let disk = shown.lines().find_map(|line| line.strip_prefix("state directory: "));
+    assert!(disk.is_some_and(|disk| disk.ends_with(" GiB free")), "{shown}");
+    world.close().await;
 }

@@ -60,6 +60,7 @@ async fn the_list_spans_all_projects_and_counts_what_is_wanted_enrolled_and_conn
         have: None,
         host_certificate_until: None,
         reach: Reach::Direct,
+        program: None,
     };
     world.app.node_hello(hello).await.unwrap();
 

@@ -129,7 +129,7 @@ async fn agent(gateway: &Running, reach: Reach) -> Link {
     let known = [Fingerprint::of(shown.public_key().key_data())];
     let key = HostKey::load(&gateway.dir.path().join("node")).unwrap();
     let mut link = Link::open(&gateway.address.to_string(), "certgate-node", &key, &known).await.unwrap();
-    link.send(&FromNode::Hello { have: None, host_certificate_until: None, reach }).await.unwrap();
+    link.send(&FromNode::Hello { have: None, host_certificate_until: None, reach, program: None }).await.unwrap();
     within("the gateway answers the agent", link.receive()).await.unwrap();
     link
 }

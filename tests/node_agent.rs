@@ -73,7 +73,9 @@ fn connected(have: Option<u64>) -> Agent {
 }
 
 fn hello(have: Option<u64>) -> Action {
-    Action::Send(FromNode::Hello { have: have.map(Version), host_certificate_until: None, reach: Reach::Direct })
+    let program = Some(env!("CARGO_PKG_VERSION").into());
+    let (have, reach) = (have.map(Version), Reach::Direct);
+    Action::Send(FromNode::Hello { have, host_certificate_until: None, reach, program })
 }
 
 fn receive(agent: &mut Agent, message: &ToNode) -> Vec<Action> {

@@ -290,7 +290,12 @@ impl App {
     pub fn hello(self: &Arc<Self>, hello: Hello) -> Stream {
         let now = self.now();
         let lost_after = Duration::from_secs(hello.lost_after);
-        let (number, stream) = lock(&self.hub).connect(&hello.gateway, hello.host_key.clone(), lost_after, now);
+        let (number, stream) = {
+            let mut hub = lock(&self.hub);
+            let connected = hub.connect(&hello.gateway, hello.host_key.clone(), lost_after, now);
+            hub.runs(&hello.gateway, hello.program.as_deref());
+            connected
+        };
         // What this gateway was thought to have is replaced by what it says; but what it asked for while its hello
         // travelled is not in there, and must not be forgotten.
         let known = lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));

@@ -34,6 +34,10 @@ pub struct Gateway {
     pub since: Timestamp,
     /// When it last got a host certificate.
     pub certified: Option<Timestamp>,
+    /// When that one ends.
+    pub certificate_until: Option<Timestamp>,
+    /// The version of its program, as it says.
+    pub program: Option<String>,
     /// Up to which version it has ended what had to end, and when it said so.
     pub done: Option<(Version, Timestamp)>,
     events: mpsc::Sender<Event>,
@@ -60,6 +64,12 @@ pub struct NodeStatus {
     pub reach: Reach,
     /// When it last got a host certificate.
     pub certified: Option<Timestamp>,
+    /// When the host certificate that it has ends, as it last said.
+    pub host_certificate_until: Option<Timestamp>,
+    /// The version of its agent's program, as it last said.
+    pub program: Option<String>,
+    /// Since when it lacks something, if it does.
+    pub behind_since: Option<Timestamp>,
 }
 
 /// Who is connected.
@@ -90,7 +100,8 @@ impl Hub {
         self.gone.remove(name);
         let stream = self.streams;
         // The certificate is the process's, which may be another one now.
-        let gateway = Gateway { host_key, since: now, certified: None, done: None, events, stream };
+        let (certified, certificate_until, program, done) = (None, None, None, None);
+        let gateway = Gateway { host_key, since: now, certified, certificate_until, program, done, events, stream };
         self.gateways.insert(name.to_owned(), gateway);
         (stream, receiver)
     }
@@ -110,6 +121,20 @@ impl Hub {
     pub fn not_certified(&mut self, name: &str, given: Timestamp) {
         if let Some(gateway) = self.gateways.get_mut(name) {
             gateway.certified = Some(given);
+        }
+    }
+
+    /// A gateway got a certificate that ends then.
+    pub fn has_certificate(&mut self, name: &str, until: Timestamp) {
+        if let Some(gateway) = self.gateways.get_mut(name) {
+            gateway.certificate_until = Some(until);
+        }
+    }
+
+    /// A gateway has said what program it is.
+    pub fn runs(&mut self, name: &str, program: Option<&str>) {
+        if let Some(gateway) = self.gateways.get_mut(name) {
+            gateway.program = program.and_then(version_of);
         }
     }
 
@@ -180,6 +205,9 @@ impl Hub {
             peer,
             reach: Reach::Direct,
             certified: None,
+            host_certificate_until: None,
+            program: None,
+            behind_since: None,
         });
         if status.version != version {
             status.version = version;
@@ -196,6 +224,26 @@ impl Hub {
     pub fn reached(&mut self, node: NodeId, reach: Reach) {
         if let Some(status) = self.nodes.get_mut(&node) {
             status.reach = reach;
+        }
+    }
+
+    /// A node has said what program its agent is, and until when its host certificate is good.
+    pub fn has(&mut self, node: NodeId, program: Option<&str>, host_certificate_until: Option<u64>) {
+        if let Some(status) = self.nodes.get_mut(&node) {
+            status.program = program.and_then(version_of);
+            status.host_certificate_until = host_certificate_until.map(Timestamp::from_secs);
+        }
+    }
+
+    /// There is something new for nodes, after what they should have had until now. Who lacked something already has
+    /// lacked it for longer.
+    pub fn published(&mut self, nodes: impl Iterator<Item = NodeId>, before: Option<Version>, now: Timestamp) {
+        for node in nodes {
+            if let Some(status) = self.nodes.get_mut(&node)
+                && (status.behind_since.is_none() || status.version >= before)
+            {
+                status.behind_since = Some(now);
+            }
         }
     }
 
@@ -257,6 +305,12 @@ impl Hub {
     pub fn node(&self, node: NodeId) -> Option<&NodeStatus> {
         self.nodes.get(&node)
     }
+}
+
+/// A program's version, if what was said is one to look at.
+fn version_of(said: &str) -> Option<String> {
+    let fine = (1..=32).contains(&said.len()) && said.bytes().all(|b| b.is_ascii_graphic());
+    fine.then(|| said.to_owned())
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ mod error;
 mod events;
 mod explain;
 mod gatekeeper;
+mod health;
+#[cfg(test)]
+mod health_tests;
 mod hub;
 mod issue;
 mod jobs;
@@ -55,6 +58,7 @@ pub use error::AppError;
 pub use events::recorded_actions;
 pub use explain::{Explanation, Reacher, Step};
 pub use gatekeeper::Stream;
+pub use health::{Bounds, Problem, Severity, problems};
 pub use issue::Issued;
 pub use nodes::{TokenRequest, TokenView};
 pub use outside::{Clock, Entropy, NoEntropy};

@@ -14,8 +14,8 @@ use crate::{
     audit::Event,
     bundle::{Current, SignedBundle, SignedCurrent, farewell},
     domain::{
-        AccountId, AccountState, Actor, ClusterId, ClusterPath, Directory, Fingerprint, JoinToken, Mutation, Node,
-        NodeId, NodePath, NodeRole, ProjectId, Role, Timestamp, TokenHash, Ttl, Version,
+        AccountId, AccountState, Actor, Cluster, ClusterId, ClusterPath, Directory, Fingerprint, JoinToken, Mutation,
+        Node, NodeId, NodePath, NodeRole, ProjectId, Role, Timestamp, TokenHash, Ttl, Version,
     },
     policy::{Action, Caller, Denial, Grant, NodeNetworks, Reason},
     store::{Change, Ledger},
@@ -131,21 +131,7 @@ impl App {
     pub fn tokens(&self, asker: &Asker, path: &ClusterPath) -> Result<Vec<TokenView>, AppError> {
         let now = self.now();
         self.view(asker, Action::NodeTokens, path, |directory, _, grant| {
-            let cluster = grant.cluster()?;
-            let mut tokens: Vec<TokenView> = directory
-                .tokens_of(cluster.id)
-                .filter(|token| works(directory, token, now).is_ok())
-                .map(|token| TokenView {
-                    node: format!("{}.{path}", token.node),
-                    role: token.role.to_string(),
-                    address: token.address,
-                    port: token.port,
-                    by: token.by.to_string(),
-                    expires: token.expires,
-                })
-                .collect();
-            tokens.sort_by(|a, b| (a.expires, &a.node).cmp(&(b.expires, &b.node)));
-            Ok(tokens)
+            Ok(tokens_that_work(directory, std::iter::once(grant.cluster()?), now))
         })
     }
 
@@ -250,6 +236,7 @@ impl App {
             let mut hub = lock(&self.hub);
             hub.heard(node.id, request.have, Some(request.peer), now);
             hub.reached(node.id, request.reach);
+            hub.has(node.id, request.program.as_deref(), request.host_certificate_until);
         }
         self.heard.send_modify(|count| *count += 1);
         // The version counts every change anywhere; what matters is the last one that touched this cluster.
@@ -370,6 +357,30 @@ impl App {
             Err(denial) => refused(event, denial),
         }
     }
+}
+
+/// The tokens of clusters with which a machine can still join, those that end first first.
+pub(super) fn tokens_that_work<'d>(
+    directory: &Directory,
+    clusters: impl Iterator<Item = &'d Arc<Cluster>>,
+    now: Timestamp,
+) -> Vec<TokenView> {
+    let tokens = clusters.flat_map(|cluster| directory.tokens_of(cluster.id));
+    let mut tokens: Vec<TokenView> = tokens
+        .filter_map(|token| {
+            let cluster = works(directory, token, now).ok()?;
+            Some(TokenView {
+                node: format!("{}.{cluster}", token.node),
+                role: token.role.to_string(),
+                address: token.address,
+                port: token.port,
+                by: token.by.to_string(),
+                expires: token.expires,
+            })
+        })
+        .collect();
+    tokens.sort_by(|a, b| (a.expires, &a.node).cmp(&(b.expires, &b.node)));
+    tokens
 }
 
 pub(super) fn cluster_of(node: &NodePath) -> ClusterPath {

@@ -424,6 +424,9 @@ pub struct Hello {
     /// missed between two streams.
     #[serde(default)]
     pub seen: Option<Version>,
+    /// The version of its program.
+    #[serde(default)]
+    pub program: Option<String>,
 }
 
 /// Of a gateway that does not say.

@@ -79,7 +79,8 @@ impl App {
         };
         // Before it is made: if it cannot be, nodes are behind and are shown so, and each of their hellos tries again.
         let version = directory.version();
-        lock(&self.published).insert(cluster, version);
+        let before = lock(&self.published).insert(cluster, version);
+        lock(&self.hub).published(directory.nodes_of(cluster).map(|node| node.id), before, self.now());
         match self.bundle(directory, cluster).await {
             Some(bundle) => {
                 lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle });

@@ -89,13 +89,16 @@ impl App {
         let bastion = &self.site.bastion;
         let names = vec![bastion.host.clone(), bastion.alias()];
         let permit = issue_gateway(gateway, &host_key, names, &self.site.certificates, now);
+        let until = permit.until();
         let event = Event::new(now, Actor::Authority, "host-certificate.issue", format!("gateway {gateway}"));
         let event = Event { detail: permit.to_string(), ..event };
         let decision = move |_: crate::store::Ledger<'_>| Some(Change { events: vec![event], ..Change::default() });
         self.store.transact(Box::new(decision)).await?;
         let waits = self.ca.host.waits();
         let certificate = self.sign(waits, move |ca, nonce| sign_host(&permit, ca.host.as_ref(), nonce)).await?;
-        lock(&self.hub).tell(gateway, GatewayEvent::HostCertificate { certificate });
+        let mut hub = lock(&self.hub);
+        hub.has_certificate(gateway, until);
+        hub.tell(gateway, GatewayEvent::HostCertificate { certificate });
         Ok(())
     }
 }

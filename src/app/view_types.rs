@@ -4,11 +4,16 @@ use super::{
     certificates::State as CertificateState,
     cluster_views::{ClusterView, NODE_SILENT, RequestView},
     core::Bastion,
+    health::Problem,
+    nodes::TokenView,
     protocol::Reach,
 };
-use crate::domain::{
-    Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Limits, Networks, ProjectPath, PublicKey, Serial,
-    Timestamp, Ttl, UserName, Version,
+use crate::{
+    domain::{
+        Account, ClusterPath, Email, Fingerprint, ForceCommand, Holder, Limits, Networks, ProjectPath, PublicKey,
+        Serial, Timestamp, Ttl, UserName, Version,
+    },
+    store::Space,
 };
 use serde::Serialize;
 use std::{net::IpAddr, sync::Arc};
@@ -100,6 +105,12 @@ pub struct NodeView {
     pub heard: Option<Timestamp>,
     /// Why it did not take the last bundle.
     pub problem: Option<String>,
+    /// Since when it lacks something, if it does.
+    pub behind_since: Option<Timestamp>,
+    /// When its host certificate ends, as it last said.
+    pub host_certificate_until: Option<Timestamp>,
+    /// The version of its agent's program, as it last said.
+    pub program: Option<String>,
 }
 
 /// All about a node.
@@ -328,6 +339,10 @@ pub struct GatewayView {
     pub host_key: Fingerprint,
     /// Since when its event stream is open.
     pub since: Timestamp,
+    /// The version of its program, as it says.
+    pub program: Option<String>,
+    /// When the host certificate that it was given ends.
+    pub certificate_until: Option<Timestamp>,
 }
 
 /// The site's own machinery.
@@ -340,6 +355,8 @@ pub struct ProvisionerView {
 /// How the authority is.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
+    /// What somebody should look after, what matters most first.
+    pub problems: Vec<Problem>,
     /// The program's version.
     pub program: String,
     /// Since when it runs.
@@ -354,12 +371,18 @@ pub struct StatusView {
     pub sessions: usize,
     /// Certificates that have not ended.
     pub certificates: usize,
+    /// What is left where the directory is kept, if that is a file system that says so.
+    pub disk: Option<Space>,
+    /// When the last backup was made.
+    pub last_backup: Option<Timestamp>,
     /// The gateways that are connected.
     pub gateways: Vec<GatewayView>,
     /// The provisioner, if one is configured.
     pub provisioner: Option<ProvisionerView>,
     /// What the site's machinery has still to do, what has waited longest first.
     pub requests: Vec<RequestView>,
+    /// The join tokens that nobody has used and somebody still can, those that end first first.
+    pub tokens: Vec<TokenView>,
     /// Every node, those that are behind or silent first.
     pub nodes: Vec<NodeView>,
 }

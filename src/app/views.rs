@@ -7,7 +7,8 @@ use super::{
     cluster_views::requests,
     core::{App, Asker, lock},
     error::AppError,
-    nodes::node_named,
+    health::{Bounds, problems},
+    nodes::{node_named, tokens_that_work},
     view_types::{
         CaView, CertificateView, GatewayView, KeyView, KnownHosts, MemberView, NodeDetails, NodeView, ProjectView,
         ProvisionerView, SessionView, StatusView, UserView, WhoamiView,
@@ -123,6 +124,8 @@ impl App {
 
     fn node_view(&self, directory: &Directory, node: &Node) -> NodeView {
         let status = lock(&self.hub).node(node.id).cloned();
+        let wanted = lock(&self.published).get(&node.cluster).copied();
+        let lacks = status.as_ref().filter(|status| wanted.is_some() && status.version < wanted);
         NodeView {
             node: directory.path_of_node(node).map(|path| path.to_string()).unwrap_or_default(),
             role: node.role.to_string(),
@@ -130,8 +133,12 @@ impl App {
             reach: status.as_ref().map(|status| status.reach).unwrap_or_default(),
             host_key: node.host_key.fingerprint(),
             version: status.as_ref().and_then(|status| status.version),
-            wanted: lock(&self.published).get(&node.cluster).copied(),
+            wanted,
             heard: status.as_ref().map(|status| status.heard),
+            // One that came without it has lacked it since then at least.
+            behind_since: lacks.map(|status| status.behind_since.unwrap_or(status.since)),
+            host_certificate_until: status.as_ref().and_then(|status| status.host_certificate_until),
+            program: status.as_ref().and_then(|status| status.program.clone()),
             problem: status.and_then(|status| status.problem),
         }
     }
@@ -225,9 +232,12 @@ impl App {
                     gateway: name.clone(),
                     host_key: gateway.host_key.fingerprint(),
                     since: gateway.since,
+                    program: gateway.program.clone(),
+                    certificate_until: gateway.certificate_until,
                 })
                 .collect();
-            Ok(StatusView {
+            let mut status = StatusView {
+                problems: Vec::new(),
                 program: env!("CARGO_PKG_VERSION").into(),
                 started: self.started,
                 version: directory.version(),
@@ -241,8 +251,14 @@ impl App {
                 gateways,
                 provisioner: self.site.provisioner.then(|| ProvisionerView { connected: self.provisioner_since() }),
                 requests: requests(directory),
+                disk: self.store.space(),
+                last_backup: None,
+                tokens: tokens_that_work(directory, directory.clusters(), now),
                 nodes,
-            })
+            };
+            let host_ttl = self.site.certificates.host_ttl.duration();
+            status.problems = problems(&status, &Bounds { host_ttl, ..Bounds::default() }, now);
+            Ok(status)
         })
     }
 

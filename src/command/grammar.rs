@@ -83,8 +83,8 @@ pub(crate) enum Command {
     /// The CA's public keys (operators)
     #[command(subcommand)]
     Ca(ca::Command),
-    /// How everything is; exit status 1 while no gateway is connected (operators)
-    #[command(after_help = "status")]
+    /// How everything is, and what needs attention: exit status 1 if anything does (operators)
+    #[command(after_help = "status\nstatus --json")]
     Status,
     /// Print a shell's completions for this program (operators)
     Completions(local::Completions),

@@ -329,10 +329,10 @@ async fn read<A: Authority>(
 ) -> &'static str {
     loop {
         let messages = match lines.next().await {
-            Ok(Some(FromNode::Hello { have, host_certificate_until, reach })) => {
+            Ok(Some(FromNode::Hello { have, host_certificate_until, reach, program })) => {
                 outbox.confirmed(have);
                 let (asking, peer) = (node.clone(), connection.peer);
-                let request = NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach };
+                let request = NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach, program };
                 match shared.ask::<NodeHello>(request).await {
                     Err(_) => vec![ToNode::Unavailable],
                     Ok(NodeHelloAnswer::Refused) => {

@@ -70,6 +70,7 @@ async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> S
         sessions: shared.registry().hello(),
         lost_after: shared.config.limits.authority_lost_after.as_secs(),
         seen: *lock(&shared.seen),
+        program: Some(env!("CARGO_PKG_VERSION").into()),
     };
     let opened = tokio::select! {
         opened = timeout(SILENCE, shared.authority.events(hello)) => opened,

@@ -214,7 +214,8 @@ impl Agent {
     fn hello(&mut self) -> Action {
         self.unanswered += 1;
         let host_certificate_until = self.host_certificate_until;
-        Action::Send(FromNode::Hello { have: self.version(), host_certificate_until, reach: self.reach })
+        let program = Some(env!("CARGO_PKG_VERSION").into());
+        Action::Send(FromNode::Hello { have: self.version(), host_certificate_until, reach: self.reach, program })
     }
 
     fn tick(&mut self) -> Vec<Action> {

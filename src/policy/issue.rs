@@ -215,6 +215,12 @@ pub struct HostPermit {
 }
 
 impl HostPermit {
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> Timestamp {
+        Timestamp::from_secs(self.valid_before)
+    }
+
     /// The host names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)

@@ -26,6 +26,7 @@ use crate::{
     domain::{CertificateRecord, ClusterId, Directory, Mutation, Revision, Serial, Touched, Version},
 };
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 use std::{path::PathBuf, sync::Arc};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -154,6 +155,15 @@ pub struct AuditPage {
     pub more: Option<u64>,
 }
 
+/// What is left on the file system that a store is on, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// So much can still be written by anybody.
+    pub free: u64,
+    /// In all.
+    pub total: u64,
+}
+
 /// What is durable.
 pub trait Store: Send + Sync + 'static {
     /// The latest durable directory. Never blocks.
@@ -186,4 +196,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The last signed head.
     fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>>;
+
+    /// What is left where it is kept; none if that is no file system, or does not say.
+    fn space(&self) -> Option<Space> {
+        None
+    }
 }

@@ -205,8 +205,14 @@ impl World {
     pub async fn hello_of(&self, node: &NodeIdentity) {
         let peer = "192.0.2.7".parse().unwrap();
         let (node, reach) = (node.clone(), certgate::app::protocol::Reach::Direct);
-        let request =
-            certgate::app::protocol::NodeHelloRequest { node, peer, have: None, host_certificate_until: None, reach };
+        let request = certgate::app::protocol::NodeHelloRequest {
+            node,
+            peer,
+            have: None,
+            host_certificate_until: None,
+            reach,
+            program: None,
+        };
         self.app.node_hello(request).await.unwrap();
     }
 
@@ -293,7 +299,14 @@ impl World {
 
     /// One that has listened before.
     pub fn gateway_that_has_seen(&self, seen: Option<Version>, sessions: Vec<OpenSession>) -> Stream {
-        self.app.hello(Hello { gateway: "gw1".into(), host_key: key(90), sessions, lost_after: 300, seen })
+        self.app.hello(Hello {
+            gateway: "gw1".into(),
+            host_key: key(90),
+            sessions,
+            lost_after: 300,
+            seen,
+            program: None,
+        })
     }
 
     pub async fn open(&self, number: u8, session: u128, host: &str) -> Result<SessionId, String> {

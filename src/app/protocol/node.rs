@@ -88,6 +88,9 @@ pub struct NodeHelloRequest {
     /// How its sshd is reached.
     #[serde(default)]
     pub reach: Reach,
+    /// The version of its agent's program, as it says.
+    #[serde(default)]
+    pub program: Option<String>,
 }
 
 /// What a node lacks.
@@ -162,6 +165,9 @@ pub enum FromNode {
         /// How its sshd is reached.
         #[serde(default, skip_serializing_if = "Reach::is_direct")]
         reach: Reach,
+        /// The version of its program.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
     },
     /// What it did with a bundle.
     Receipt {

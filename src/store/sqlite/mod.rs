@@ -14,7 +14,7 @@ mod schema;
 mod write;
 mod writer;
 
-use super::{AuditPage, AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use super::{AuditPage, AuditQuery, Commits, Decision, Space, Store, StoreError, step::State};
 use crate::{
     audit::{Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Revision, Serial, Timestamp, Version},
@@ -54,6 +54,7 @@ type Query = Box<dyn FnOnce(&Connection) + Send>;
 /// A directory's state in SQLite. Dropping it finishes what was accepted (and so may wait for the disk), then lets go of
 /// the state directory.
 pub struct SqliteStore {
+    path: PathBuf,
     directory: Arc<ArcSwap<Directory>>,
     end: watch::Receiver<Head>,
     // In this order they end: what would keep the writer from leaving one tidy file, the writer's work, the readers', and
@@ -129,7 +130,7 @@ impl SqliteStore {
             Left::Nothing => None,
             Left::Log => Some(Later::start(path)?),
         };
-        Ok(Self { directory, end: seen, _check: check, writer, reader, _lock: lock })
+        Ok(Self { path: path.to_owned(), directory, end: seen, _check: check, writer, reader, _lock: lock })
     }
 
     /// Runs a query on the reader thread.
@@ -212,6 +213,12 @@ impl Store for SqliteStore {
 
     fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
         self.read(audit::last_signed_head)
+    }
+
+    fn space(&self) -> Option<Space> {
+        let found = rustix::fs::statvfs(self.path.parent()?).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 }
 
