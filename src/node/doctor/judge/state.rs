@@ -109,23 +109,14 @@ pub(super) fn bundle(facts: &Facts) -> Vec<Finding> {
         let mend = "see 'node list' on the bastion; a machine that should be a node joins again with a new token";
         found.push(Finding::error(CHECK, text, mend));
     }
-    match facts.latest {
-        Some(latest) if latest > bundle.version => {
-            let text = format!(
-                "this node has version {}, the authority {latest}: who was removed since is still let in here",
-                bundle.version
-            );
-            found.push(Finding::error(CHECK, text, agent));
-        }
-        Some(latest) if latest < bundle.version => {
-            let text = format!(
-                "this node has version {}, the authority only {latest}: it was restored from a backup, and the node does \
-                 not go back",
-                bundle.version
-            );
-            found.push(Finding::error(CHECK, text, "join again with a new token"));
-        }
-        _ => {}
+    // A version that is higher is all right: what the authority names is the last one that touched the cluster, and a node
+    // that joins gets the one that there is.
+    if let Some(latest) = facts.latest.filter(|latest| *latest > bundle.version) {
+        let text = format!(
+            "this node has version {}, the authority {latest}: who was removed since is still let in here",
+            bundle.version
+        );
+        found.push(Finding::error(CHECK, text, agent));
     }
     found.extend(age(facts, facts.now, agent));
     if found.is_empty() {

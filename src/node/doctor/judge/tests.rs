@@ -366,7 +366,8 @@ fn a_bundle_that_is_behind_or_old_or_not_to_be_read() {
         f.state.bundle = failed("the bundle's signature is wrong");
     });
     one("bundle", Error, &["version 7, the authority 9", "still let in"], |f| f.latest = Some(Version(9)));
-    one("bundle", Error, &["backup", "join again"], |f| f.latest = Some(Version(5)));
+    // A node that has just joined has the version of the whole directory, its cluster may be as it was long before.
+    assert_eq!(found(|f| f.latest = Some(Version(5))), []);
     one("bundle", Error, &["lets nobody in", "removed"], |f| f.state.bundle.as_mut().unwrap().lets_in = false);
     one("bundle", Error, &["user CAs"], |f| f.state.bundle.as_mut().unwrap().same_user_ca = false);
     let confirmed = |ago: u64| move |f: &mut Facts| f.state.confirmed = Some(Timestamp::from_secs(NOW - ago));
