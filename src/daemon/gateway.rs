@@ -74,11 +74,14 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
         predecessor.prepared().map_err(|error| format!("taking over: {error}"))?;
     }
     let mut serving = tokio::spawn(gateway.serve(listeners));
-    if let Some(mut predecessor) = predecessor {
-        // It drains from here on. If it is gone, there is nobody to drain.
-        let _ = predecessor.serving();
+    match predecessor {
+        // It drains from here on. If it is gone, there is nobody to drain. To systemd the service is ready already, and
+        // whoever is not its main process yet is not listened to.
+        Some(mut predecessor) => {
+            let _ = predecessor.serving();
+        }
+        None => ready(),
     }
-    ready();
     let asked = signals.follow(control, stop, start, copies);
     tokio::select! {
         ended = &mut serving => ended?,
