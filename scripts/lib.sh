@@ -52,6 +52,11 @@ need_to_build() {
   command -v cargo >/dev/null || die "no Rust toolchain: install one (https://rustup.rs), then try again"
 }
 
+# To make packages.
+need_to_package() {
+  need dh:debhelper dpkg-buildpackage:dpkg-dev rpmbuild:rpm
+}
+
 # To make machines out of namespaces, and to play on them.
 need_to_play() {
   need sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 unshare:util-linux mount:mount ps:procps jq:jq \
@@ -63,4 +68,18 @@ check_namespaces() {
   [ "$(id -u)" = 0 ] || die "machines are made of namespaces, which needs root"
   unshare --net --mount --uts --pid --fork --propagation private mount -t tmpfs none /mnt 2>/dev/null ||
     die "cannot make namespaces here: in a container, it must run privileged (docker run --privileged)"
+}
+
+# Writes what the programs say of themselves, from the definitions of their commands: man pages to TO/man, completions to
+# TO/completions. Arguments: where the programs are, and TO.
+describe() {
+  local bin=$1 to=$2 name
+  rm -rf "$to/man" "$to/completions"
+  "$bin/certgate" man "$to/man" 2>/dev/null
+  mkdir -p "$to/completions"
+  for name in certgate certgate-node; do
+    "$bin/$name" completions bash >"$to/completions/$name"
+    "$bin/$name" completions zsh >"$to/completions/_$name"
+    "$bin/$name" completions fish >"$to/completions/$name.fish"
+  done
 }

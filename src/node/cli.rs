@@ -34,6 +34,10 @@ enum Command {
     Join(Box<JoinArgs>),
     /// Undo what `join` and the agent have done on this machine
     Leave(LeaveArgs),
+    /// Be the node again that this machine was before `leave --for-now`
+    ///
+    /// Nothing happens if there was none.
+    Resume(Placed),
     /// Run the agent: keep the access table as the authority says (what the service runs)
     Run(RunArgs),
     /// Look at this machine, and say what is wrong and what to do about it
@@ -79,6 +83,17 @@ struct LeaveArgs {
     /// Leave the accounts that the agent has made: files keep their owners' names
     #[arg(long)]
     keep_accounts: bool,
+    /// Let `resume` undo it without a token: who this node is and what it knows stays (what removing the package does)
+    #[arg(long)]
+    for_now: bool,
+}
+
+impl Placed {
+    fn places(self) -> leave::Places {
+        let Self { config, sshd: program, sshd_config, drop_in } = self;
+        let sshd = Sshd { program, config: sshd_config };
+        leave::Places { config, sshd, drop_in, keep_accounts: false, for_now: false }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -106,9 +121,9 @@ struct JoinArgs {
     /// The helper that sshd asks on every login
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/certgate/certgate-principals")]
     helper: PathBuf,
-    /// The user as whom sshd runs the helper
-    #[arg(long, value_name = "USER", default_value = "nobody")]
-    helper_user: String,
+    /// The user as whom sshd runs the helper [default: certgate-principals, which the package makes, or nobody]
+    #[arg(long, value_name = "USER")]
+    helper_user: Option<String>,
     /// Let sshd itself refuse what was revoked, beside the helper (RevokedKeys); the agent keeps the list
     #[arg(long)]
     revoked_keys: bool,
@@ -134,6 +149,13 @@ struct JoinArgs {
 
 #[derive(Clone, Debug)]
 struct Reload(Vec<String>);
+
+/// A user that nothing else runs as, if there is one.
+fn helper_user() -> &'static str {
+    let own = "certgate-principals";
+    let made = nix::unistd::User::from_name(own).ok().flatten().is_some();
+    if made { own } else { "nobody" }
+}
 
 fn reach(text: &str) -> Result<Reach, &'static str> {
     match text {
@@ -167,7 +189,7 @@ impl JoinArgs {
             sshd: Sshd { program: self.sshd, config: self.sshd_config },
             drop_in: self.drop_in,
             helper: self.helper,
-            helper_user: self.helper_user,
+            helper_user: self.helper_user.unwrap_or_else(|| helper_user().to_owned()),
             revoked_keys: self.revoked_keys,
             reach: self.reach,
             sshd_address: self.sshd_address,
@@ -206,14 +228,12 @@ pub fn main(clock: Clock) -> ExitCode {
             joined.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }
         Command::Leave(args) => {
-            let Placed { config, sshd: program, sshd_config, drop_in } = args.placed;
-            let places = leave::Places {
-                config,
-                sshd: Sshd { program, config: sshd_config },
-                drop_in,
-                keep_accounts: args.keep_accounts,
-            };
+            let (keep_accounts, for_now) = (args.keep_accounts, args.for_now);
+            let places = leave::Places { keep_accounts, for_now, ..args.placed.places() };
             leave::leave(&places, say).map_or_else(|error| failed(&error), |_| ExitCode::SUCCESS)
+        }
+        Command::Resume(placed) => {
+            leave::resume(&placed.places(), say).map_or_else(|error| failed(&error), |_| ExitCode::SUCCESS)
         }
         Command::Run(args) => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env();

@@ -1,5 +1,6 @@
 //! `certgate-node leave`: undoes what `join` and the agent have done. sshd first: as long as it names what is there,
-//! what is there stays.
+//! what is there stays. With `--for-now` the machine can be a node again, by `certgate-node resume`: that is what becomes of
+//! it between the removal of a package and its next installation.
 
 use super::{
     accounts::{self, RecordError},
@@ -43,6 +44,9 @@ pub enum LeaveError {
     /// A record stays.
     #[error("{0}; run leave again when that is mended")]
     Record(#[from] RecordError),
+    /// sshd would refuse everybody. Everything is as it was.
+    #[error("sshd's list of revoked keys cannot be made: {0}; nothing was changed")]
+    List(String),
 }
 
 /// Where things are on this machine.
@@ -56,6 +60,8 @@ pub struct Places {
     pub drop_in: PathBuf,
     /// The accounts that the agent has made stay.
     pub keep_accounts: bool,
+    /// The node may be resumed: who it is and what it knows stays.
+    pub for_now: bool,
 }
 
 /// Undoes all of it. `say` gets a line for every step.
@@ -68,7 +74,7 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
     }
     let config = NodeConfig::load(&places.config)?;
     let state = StateDir::of(&config);
-    let removed = remove_drop_in(places)?;
+    let removed = remove_drop_in(places, &state)?;
     if removed {
         say(&format!("removed {}; sshd accepts its configuration without it", places.drop_in.display()));
     }
@@ -76,7 +82,7 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
     let listed = list.symlink_metadata().is_ok();
     // Once more if the list of revoked keys stayed the last time: whether sshd still reads it is not known.
     let reloaded = if removed || listed { reload(&config.reload, &say) } else { true };
-    stop_agent(&say);
+    stop_agent(places.for_now, &say);
     if places.keep_accounts {
         say("the accounts stay, as wanted");
     } else {
@@ -84,6 +90,10 @@ pub fn leave(places: &Places, say: impl Fn(&str)) -> Result<NodePath, LeaveError
         if count > 0 {
             say(&format!("removed {count} accounts; home directories stay"));
         }
+    }
+    if places.for_now {
+        say(&format!("{} is no node until 'certgate-node resume'; open sessions go on", config.node));
+        return Ok(config.node);
     }
     let keep = if listed && !reloaded { Some(&*list) } else { None };
     state.remove(keep)?;
@@ -116,8 +126,43 @@ fn reload(words: &[String], say: &impl Fn(&str)) -> bool {
     false
 }
 
+/// Makes the machine the node again that it was before `leave --for-now`: sshd asks the helper. False if there is nothing to
+/// resume. The agent makes the accounts again.
+///
+/// # Errors
+/// The machine is no node, or sshd does not take it; then nothing was changed.
+pub fn resume(places: &Places, say: impl Fn(&str)) -> Result<bool, LeaveError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(LeaveError::NotRoot);
+    }
+    let config = NodeConfig::load(&places.config)?;
+    let state = StateDir::of(&config);
+    let content = match files::read(&state.drop_in(), MAX_DROP_IN_BYTES) {
+        Ok(content) => content,
+        Err(error) if error.is_missing() => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    // One that has been written meanwhile is newer.
+    if places.drop_in.symlink_metadata().is_err() {
+        if String::from_utf8_lossy(&content).lines().any(|line| line.starts_with("RevokedKeys ")) {
+            // Without it sshd would refuse everybody.
+            state.stand_in(&config.cluster()).map_err(|error| LeaveError::List(error.to_string()))?;
+        }
+        files::replace(&places.drop_in, &content, Mode::Public)?;
+        if let Err(error) = places.sshd.check() {
+            files::remove(&places.drop_in)?;
+            return Err(error.into());
+        }
+        say(&format!("wrote {}; sshd accepts it", places.drop_in.display()));
+        reload(&config.reload, &say);
+    }
+    files::remove(&state.drop_in())?;
+    say(&format!("{} is a node again; now start the agent", config.node));
+    Ok(true)
+}
+
 /// False if there is none.
-fn remove_drop_in(places: &Places) -> Result<bool, LeaveError> {
+fn remove_drop_in(places: &Places, state: &StateDir) -> Result<bool, LeaveError> {
     let content = match files::read(&places.drop_in, MAX_DROP_IN_BYTES) {
         Ok(content) => content,
         Err(error) if error.is_missing() => return Ok(false),
@@ -125,6 +170,9 @@ fn remove_drop_in(places: &Places) -> Result<bool, LeaveError> {
     };
     if !content.starts_with(sshd::WRITTEN.as_bytes()) {
         return Err(LeaveError::Foreign(places.drop_in.clone()));
+    }
+    if places.for_now {
+        files::replace(&state.drop_in(), &content, Mode::Private)?;
     }
     files::remove(&places.drop_in)?;
     if let Err(error) = places.sshd.check() {
@@ -135,7 +183,7 @@ fn remove_drop_in(places: &Places) -> Result<bool, LeaveError> {
 }
 
 /// Where systemd runs it. It would go on writing what is being removed.
-fn stop_agent(say: &impl Fn(&str)) {
+fn stop_agent(for_now: bool, say: &impl Fn(&str)) {
     let systemctl = |words: &[&str]| {
         let mut command = Command::new("systemctl");
         let output = command.args(words).stdin(Stdio::null()).output();
@@ -144,7 +192,12 @@ fn stop_agent(say: &impl Fn(&str)) {
     if !Path::new("/run/systemd/system").is_dir() || !systemctl(&["cat", UNIT]) {
         return say("if the agent (certgate-node run) runs here, end it now");
     }
-    if systemctl(&["disable", "--now", UNIT]) {
+    if for_now {
+        // Whether it is started with the machine is for whoever resumes.
+        if !systemctl(&["stop", UNIT]) {
+            say(&format!("{UNIT} was NOT stopped: systemctl stop {UNIT}"));
+        }
+    } else if systemctl(&["disable", "--now", UNIT]) {
         say(&format!("stopped and disabled {UNIT}"));
     } else {
         say(&format!("{UNIT} was NOT stopped: systemctl disable --now {UNIT}"));

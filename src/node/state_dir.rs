@@ -122,7 +122,7 @@ impl StateDir {
     }
 
     /// Every file that is kept there.
-    pub(super) fn all(&self) -> [PathBuf; 7] {
+    pub(super) fn all(&self) -> [PathBuf; 8] {
         [
             self.table(),
             self.bundle(),
@@ -131,7 +131,14 @@ impl StateDir {
             self.revoked_keys(),
             self.sessions(),
             self.socket(),
+            self.drop_in(),
         ]
+    }
+
+    /// sshd's configuration for certgate, while the machine is no node for now.
+    #[must_use]
+    pub fn drop_in(&self) -> PathBuf {
+        self.path.join("sshd_drop_in")
     }
 
     /// The access table, which the helper reads.
