@@ -7,6 +7,8 @@ no_job='Access denied by pam_slurm_adopt: you have no active jobs on this node'
 reason='removed from acme/ml-training at .* by admin1@acme\.example'
 
 play_story() {
+  units bastion authority:15 gateway:20
+  units login0 node:30
   healthy login0
   healthy compute0
   works
@@ -34,6 +36,20 @@ still_valid() {
 }
 
 job_is() { [ "$(quietly login0 root "scontrol show job $job" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p')" = "$1" ]; }
+
+# What systemd says of our units. Arguments: MACHINE UNIT:EXPOSURE…, where the exposure is in tenths.
+units() {
+  local name=$1 unit
+  shift
+  for unit in "$@"; do
+    play "$name" root "systemd-analyze verify --man=no certgate-${unit%:*}.service"
+    check "systemd finds no mistake in certgate-${unit%:*}.service" test "$status" = 0 -a ! -s "$dir/out"
+    play "$name" root "set -o pipefail
+      systemd-analyze security --no-pager --threshold=${unit#*:} certgate-${unit%:*}.service | tail -n 1" \
+      "systemd-analyze security --threshold=${unit#*:} certgate-${unit%:*}.service | tail -n 1"
+    check 'nor is it more exposed than that' succeeded
+  done
+}
 
 # What certgate itself says of a node.
 healthy() {
@@ -201,7 +217,12 @@ all_connected() {
 }
 
 cut_off() {
-  chapter 'A node is cut off, and comes back'
+  chapter 'A node is cut off, and comes back; the other one ends all that a login has begun'
+  play login0 root 'sed -i "s/^on_removal = .*/on_removal = \"terminate\"/" /etc/certgate/node.toml
+    grep on_removal /etc/certgate/node.toml && systemctl restart certgate-node'
+  check 'so it is to be on login0' says '^on_removal = "terminate"$'
+  user1 "ssh $login 'setsid sleep 4242 >/dev/null 2>&1 </dev/null & echo left behind'"
+  check 'something is left behind there' quietly login0 root 'pgrep -xf "sleep 4242"'
   keep_certificate
   begin past laptop user1 "$(direct "-tt ${address[compute0]}" "'echo connected; exec sleep 1003'")"
   check 'user1 is on the compute node, past the gateway' eventually 20 grep -q connected "$dir/past.out"
@@ -211,6 +232,7 @@ cut_off() {
   check 'she is removed; the node that is cut off has not confirmed it' says "^$compute +not confirmed"
   user1 'ssh bastion.example.com cert'
   check 'no certificate for her any more' refused_saying "$reason"
+  check 'what she left behind on login0 has ended' eventually 30 not quietly login0 root 'pgrep -xf "sleep 4242"'
   # What it goes by is from before.
   play compute0 root 'ps -C sleep -o user,args'
   check 'there, her session does not know yet' says '^user1 +sleep 1003'
