@@ -1,5 +1,8 @@
 //! The operator's `certgate`: sends the words to the authority's admin socket and shows what comes back. The grammar is
-//! the authority's, so that both ways in have one; what needs no authority (help, completions, man pages) is answered here.
+//! the authority's, so that both ways in have one; what needs no authority (help, completions, man pages) is answered here,
+//! and setup is done here.
+
+pub(crate) mod setup;
 
 use crate::{
     app::{
@@ -38,15 +41,24 @@ pub fn main<C: Console>(
         Local::Answered(output) => output,
         Local::Pages { directory, pages } => write_pages(&directory, &pages)
             .unwrap_or_else(|error| failed("failed", &format!("{}: {error}", directory.display()), 1, json)),
-        Local::Ask => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Local::Setup(setup) => match runtime() {
+            Ok(runtime) => runtime.block_on(setup::run(&connect(socket), &setup, terminal.is_some(), json)),
+            Err(error) => failed("failed", &error, 1, json),
+        },
+        Local::Ask => match runtime() {
             Ok(runtime) => {
                 let asked = runtime.block_on(ask(&connect(socket), words, terminal));
                 asked.unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json))
             }
-            Err(error) => failed("failed", &format!("it could not start: {error}"), 1, json),
+            Err(error) => failed("failed", &error, 1, json),
         },
     };
     show(&output)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("it could not start: {error}"))
 }
 
 /// The socket, which is this program's own business and stands among the first options, from the words, which are the

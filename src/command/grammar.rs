@@ -5,7 +5,7 @@ use super::{
     help::{self, Reader},
     key, krl, local, member, node, org, project,
     reply::Written,
-    service, session, user, volume,
+    service, session, setup, user, volume,
 };
 use crate::app::protocol::wants_json;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     /// How everything is, and what needs attention: exit status 1 if anything does (operators)
     #[command(after_help = "status\nstatus --json")]
     Status,
+    /// Set up this machine as a bastion: configuration, CA, services, and the first account (operators)
+    Setup(Box<setup::Setup>),
     /// Print a shell's completions for this program (operators)
     Completions(local::Completions),
     /// Write the man pages into a directory (operators)
@@ -124,6 +126,7 @@ impl Command {
             | Self::Dump(_)
             | Self::Audit(_)
             | Self::Ca(_)
+            | Self::Setup(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
         }

@@ -24,7 +24,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Clusters, nodes and volumes", &["cluster", "node", "volume"]),
     ("See who can get in, and why", &["reach", "explain", "krl"]),
     ("Run the bastion (operators)", &["status", "org", "user", "apply", "dump", "audit", "ca"]),
-    ("Set up this program (operators)", &["completions", "man"]),
+    ("Set up (operators)", &["setup", "completions", "man"]),
 ];
 
 /// What the exit status of every command means.

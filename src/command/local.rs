@@ -1,11 +1,12 @@
 //! What the operator's `certgate` answers by itself, without the authority: help, what is wrong with the words, completions
-//! and man pages.
+//! and man pages; and what it does by itself.
 
 use super::{
     Stop,
     grammar::{self, Command},
     help::Reader,
     manual::{self, Page},
+    setup::Setup,
     text::Screen,
 };
 use crate::app::protocol::{Output, Terminal};
@@ -42,6 +43,8 @@ pub enum Local {
     Ask,
     /// This, and nothing else.
     Answered(Output),
+    /// This machine is to become a bastion.
+    Setup(Box<Setup>),
     /// These files in this directory.
     Pages {
         /// Where.
@@ -63,6 +66,7 @@ pub fn locally(words: &[String], terminal: Option<Terminal>, programs: impl FnOn
             Some(Command::Man(Man { directory })) => {
                 Local::Pages { directory, pages: manual::pages(local_grammar(), programs()) }
             }
+            Some(Command::Setup(setup)) => Local::Setup(setup),
             _ => Local::Ask,
         },
     }
@@ -70,7 +74,7 @@ pub fn locally(words: &[String], terminal: Option<Terminal>, programs: impl FnOn
 
 /// What the authority says of them, which has no files and no shell.
 pub(crate) fn elsewhere() -> Stop {
-    Stop::Refused("completions and man pages are made by the certgate program itself, on the bastion".into())
+    Stop::Refused("this is done by the certgate program itself, on the bastion".into())
 }
 
 /// The grammar with what the program takes for itself. It is taken away before the words are looked at; here it is for help.

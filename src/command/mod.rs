@@ -25,6 +25,7 @@ mod project;
 mod reply;
 mod service;
 mod session;
+pub mod setup;
 mod ssh_config;
 mod status;
 pub(crate) mod table;
@@ -354,6 +355,6 @@ fn dispatch<'a>(context: &'a Context<'_>, line: CommandLine) -> BoxFuture<'a, Re
         Some(Command::Audit(command)) => audit::run(context, command).boxed(),
         Some(Command::Ca(command)) => ready(ca::run(context, command)).boxed(),
         Some(Command::Status) => ready(status::run(context)).boxed(),
-        Some(Command::Completions(_) | Command::Man(_)) => ready(Err(local::elsewhere())).boxed(),
+        Some(Command::Setup(_) | Command::Completions(_) | Command::Man(_)) => ready(Err(local::elsewhere())).boxed(),
     }
 }

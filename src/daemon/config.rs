@@ -131,6 +131,25 @@ mod tests {
     }
 
     #[test]
+    fn what_setup_writes_is_what_the_programs_read() {
+        use crate::cli::setup::{answers::Answers, files};
+        let answers = Answers {
+            host: "b.acme.example".into(),
+            port: 2022,
+            listen: vec!["192.0.2.7:2022".parse().unwrap()],
+            node_networks: vec!["10.0.0.0/8".parse().unwrap()],
+            first: None,
+        };
+        let authority: AuthorityConfig = toml::from_str(&files::authority_toml(&answers)).unwrap();
+        assert_eq!(authority.bastion, Bastion { host: "b.acme.example".into(), port: 2022 });
+        assert_eq!(authority.gateway_user.as_deref(), Some("certgate-gateway"));
+        assert!(authority.node_networks.check("10.1.2.3".parse().unwrap()).is_ok());
+        assert!(authority.node_networks.check("192.0.2.9".parse().unwrap()).is_err());
+        let raw: crate::gateway::RawConfig = toml::from_str(&files::gateway_toml(&answers)).unwrap();
+        assert_eq!(crate::gateway::Config::try_from(raw).unwrap().listen, answers.listen);
+    }
+
+    #[test]
     fn a_setting_that_does_not_exist_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("authority.toml");

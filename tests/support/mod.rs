@@ -153,18 +153,29 @@ impl Drop for Site {
 }
 
 impl Site {
+    /// A bastion that is not set up, and a laptop on which admin1 has an account and a key.
+    pub fn bare() -> Self {
+        let mut site = Self::nowhere();
+        site.raise(BASTION);
+        for (user, uid) in [("certgate-authority", "60901"), ("certgate-gateway", "60902")] {
+            site.machine(&["account", BASTION, user, uid]);
+        }
+        site.raise(LAPTOP);
+        site.machine(&["account", LAPTOP, "admin1", "1000"]);
+        let keygen = "mkdir -m 0700 .ssh && ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519";
+        site.run(LAPTOP, "admin1", keygen).ok();
+        site
+    }
+
+    /// Starts an sshd on the bastion itself.
+    pub fn bastions_own_sshd(&self) {
+        self.machine(&["sshd", BASTION, "0.0.0.0"]);
+    }
+
     /// A bastion with an authority and a gateway, a laptop with accounts for admin1 and user1, who are registered, and
     /// a project with a cluster, of which admin1 is the admin.
     pub fn start() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "machines are made of namespaces, which needs root");
-        let namespaces = "--net --mount --uts --pid --fork --propagation private mount -t tmpfs none /mnt";
-        let tried = Command::new("unshare").args(namespaces.split(' ')).output().unwrap();
-        assert!(
-            tried.status.success(),
-            "cannot make namespaces here (a container must be privileged): {}",
-            String::from_utf8_lossy(&tried.stderr)
-        );
-        let mut site = Self { dir: tempfile::tempdir().unwrap(), keepers: vec![] };
+        let mut site = Self::nowhere();
         site.raise(BASTION);
         site.machine(&["bastion", BASTION]);
         site.start_authority();
@@ -186,6 +197,19 @@ impl Site {
             site.run_with(LAPTOP, user, "cat >.ssh/known_hosts", &known).ok();
         }
         site
+    }
+
+    /// Without a machine.
+    fn nowhere() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "machines are made of namespaces, which needs root");
+        let namespaces = "--net --mount --uts --pid --fork --propagation private mount -t tmpfs none /mnt";
+        let tried = Command::new("unshare").args(namespaces.split(' ')).output().unwrap();
+        assert!(
+            tried.status.success(),
+            "cannot make namespaces here (a container must be privileged): {}",
+            String::from_utf8_lossy(&tried.stderr)
+        );
+        Self { dir: tempfile::tempdir().unwrap(), keepers: vec![] }
     }
 
     /// The same with a node, user1 as a member, and her laptop configured.

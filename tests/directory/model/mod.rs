@@ -488,6 +488,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("service list", "service_accounts.rs"),
     ("service show", "service_accounts.rs"),
     ("service update", "service_accounts.rs"),
+    ("setup", "setup.rs"),
     ("status", "command_surface.rs"),
     ("user show", "service_accounts.rs"),
     ("volume retry", "machinery.rs"),

@@ -186,6 +186,7 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("ca show", Look,                                                          "y   o   o   o   s   k   o   o"),
     ("status", Look,                                                           "y   o   o   o   s   k   o   o"),
     // Made by the operator's program itself; these are answered before anybody is asked who they are.
+    ("setup --yes", Look,                                                      "l   l   l   l   l   l   l   l"),
     ("completions bash", Look,                                                 "l   l   l   l   l   l   l   l"),
     ("man /somewhere", Look,                                                   "l   l   l   l   l   l   l   l"),
 ];
@@ -204,7 +205,7 @@ fn meaning(letter: char) -> (u8, &'static str, &'static str) {
         'f' => (1, " is not a key of ", "foreign-key"),
         'm' => (1, " is not a key of ", "not-found"),
         'h' => (1, "no head", ""),
-        'l' => (1, "made by the certgate program itself", ""),
+        'l' => (1, "by the certgate program itself", ""),
         'w' => (1, "name the ", "invalid"),
         'p' => (1, "through the gateway", "invalid"),
         'x' => (1, "you are in no project", "not-found"),
