@@ -17,6 +17,7 @@ play_story() {
   upgraded
   rebooted
   cut_off
+  reinstalled
 }
 
 # Straight to a node's sshd, past the gateway, as somebody could who is inside the network.
@@ -255,4 +256,18 @@ cut_off() {
   check 'both nodes know that she is back' eventually 30 in_force
   user1 "ssh $compute hostname"
   check 'and her job is where it was' says_exactly compute0
+}
+
+reinstalled() {
+  chapter "A node's package is removed, and installed again"
+  play login0 root 'apt-get remove -y certgate-node'
+  check 'it is removed' succeeded
+  keep_certificate
+  user1 "$(direct "${address[login0]}")"
+  check 'the node lets nobody in by certificate' refused_saying 'Permission denied'
+  play login0 root 'sshd -t && systemctl is-active ssh'
+  check 'its sshd is as it was before' says '^active$'
+  play login0 root "apt-get install -y ./$(basename "$(package next certgate-node)")"
+  check 'it is installed again' succeeded
+  check 'and is a node again, without a token' eventually 30 quietly laptop user1 "ssh $login hostname"
 }
