@@ -35,7 +35,7 @@ build_site() {
   declare -gA layers=([bastion]=$images/base [laptop]=$images/base)
   layers[login0]=$images/node:$images/base
   layers[compute0]=${layers[login0]}
-  # What an earlier lab has left that was killed.
+  # What an earlier lab has left behind that was killed.
   "$lab" down "$dir"
   mkdir -p "$dir"
   keep site "$dir"
@@ -103,34 +103,30 @@ CONFIG
     fi' bash "$name" 2>"$dir/stderr" || die "$name could not be prepared: $(cat "$dir/stderr")"
 }
 
+# Arguments: this|next
+install_bastion() {
+  put bastion "$(package "$1" certgate)"
+  operator "apt-get install -y ./$(basename "$(package "$1" certgate)")"
+  check 'the package is installed' succeeded
+}
+
 # Our packages, as a site installs them, and people.
 build_certgate() {
   local name user key token
-  put bastion "$(package this certgate)"
-  operator "apt-get install -y ./$(basename "$(package this certgate)")"
-  check 'the package is installed' succeeded
-  "$machine" run "$dir/bastion" root install -m 0644 /dev/stdin /etc/certgate/authority.toml <<CONFIG
-state_dir = "/var/lib/certgate"
-admin_socket = "/run/certgate/admin.sock"
-gateway_socket = "/run/certgate/gateway.sock"
-gateway_user = "certgate-gateway"
-[bastion]
-host = "bastion.example.com"
-[certificates]
-gateway_addresses = ["${address[bastion]}"]
-CONFIG
-  operator 'systemctl enable --now certgate-authority certgate-gateway.socket certgate-gateway'
-  eventually 30 quietly bastion root 'certgate status' || :
-  operator 'certgate status'
-  check 'authority and gateway are up' says 'gw1 '
-  quietly bastion root 'certgate org create acme'
   for user in admin1 user1; do
     "$machine" account "$dir/laptop" "$user" "$((1000 + ${#user}))"
     quietly laptop "$user" "mkdir -m 0700 .ssh && ssh-keygen -q -t ed25519 -N '' -C $user@laptop -f .ssh/id_ed25519"
-    key=$(quietly laptop "$user" 'cat .ssh/id_ed25519.pub')
-    operator "certgate user create $user@acme.example --org acme --name $user --key '$key'" \
-      "certgate user create $user@acme.example --org acme --name $user --key '${key:0:40}…'"
   done
+  install_bastion this
+  key=$(quietly laptop admin1 'cat .ssh/id_ed25519.pub')
+  operator "certgate setup --host bastion.example.com --org acme --email admin1@acme.example --user admin1 --key '$key' --yes" \
+    "certgate setup --host bastion.example.com --org acme --email admin1@acme.example --user admin1 --key '${key:0:24}…' --yes"
+  check 'the bastion is set up' succeeded
+  operator 'certgate status'
+  check 'authority and gateway are up' says 'gw1 '
+  key=$(quietly laptop user1 'cat .ssh/id_ed25519.pub')
+  operator "certgate user create user1@acme.example --org acme --name user1 --key '$key'" \
+    "certgate user create user1@acme.example --org acme --name user1 --key '${key:0:24}…'"
   operator 'certgate project create acme/ml-training --admin admin1@acme.example'
   operator 'certgate cluster create acme/ml-training h100 --kind slurm'
   for name in login0 compute0; do
