@@ -60,7 +60,7 @@ need_to_package() {
 # To make machines out of namespaces, and to play on them.
 need_to_play() {
   need sshd:openssh-server ssh:openssh-client rsync:rsync ip:iproute2 unshare:util-linux mount:mount ps:procps jq:jq \
-    curl:curl systemd-socket-activate:systemd libnss_systemd.so.2:libnss-systemd
+    curl:curl age:age systemd-socket-activate:systemd libnss_systemd.so.2:libnss-systemd
 }
 
 # Says why machines cannot be made here, before anything else fails for a reason that nobody understands.

@@ -6,7 +6,11 @@
 #[cfg(feature = "processes")]
 pub mod api;
 pub mod app;
+#[cfg(feature = "processes")]
+pub mod archive;
 pub mod audit;
+#[cfg(feature = "processes")]
+pub mod backup;
 pub mod bundle;
 pub mod ca;
 #[cfg(feature = "processes")]

@@ -15,7 +15,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["domain"],
     &["policy", "krl", "bundle", "audit"],
-    &["store", "ca"],
+    &["store", "ca", "backup", "archive"],
     &["app"],
     &["command"],
     &["gateway", "api", "cli", "node", "provisioner"],

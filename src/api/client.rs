@@ -1,16 +1,17 @@
 //! The clients of both sockets.
 
-use super::COMMAND_PATH;
+use super::{BACKUP_PATH, COMMAND_PATH};
 use crate::app::{
     authority::{Authority, Console, EventStream, Unreachable},
-    protocol::{AdminCommand, Call, CommandAnswer, EVENTS_PATH, Event, Hello},
+    protocol::{AdminCommand, BackupRequest, Call, CommandAnswer, EVENTS_PATH, Event, Hello, Refusal},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -168,6 +169,29 @@ impl AdminClient {
 }
 
 impl Console for AdminClient {
+    async fn backup(&self, request: &BackupRequest, out: &mut dyn Write) -> Result<Result<u64, Refusal>, Unreachable> {
+        let body = Bytes::from(serde_json::to_vec(request).map_err(unreachable)?);
+        let mut sender = connect(&self.0).await?;
+        let response = sender.send_request(post(BACKUP_PATH, body)?).await.map_err(unreachable)?;
+        if response.status() == StatusCode::CONFLICT {
+            let body = response.into_body().collect().await.map_err(unreachable)?.to_bytes();
+            return serde_json::from_slice(&body).map(Err).map_err(unreachable);
+        }
+        if !response.status().is_success() {
+            return read(response).await.and_then(|never: serde_json::Value| Err(Unreachable(never.to_string())));
+        }
+        let (mut body, mut length) = (response.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            // Where it was not finished, hyper says so here.
+            if let Ok(data) = frame.map_err(unreachable)?.into_data() {
+                out.write_all(&data)
+                    .map_err(|error| Unreachable(format!("what it sends cannot be written: {error}")))?;
+                length += data.len() as u64;
+            }
+        }
+        Ok(Ok(length))
+    }
+
     async fn run(&self, command: &AdminCommand) -> Result<CommandAnswer, Unreachable> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(unreachable)?);
         let asking = async {

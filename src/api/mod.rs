@@ -3,12 +3,17 @@
 //! What may be asked where is a declared table for each socket ([`server::ADMIN_CALLS`],
 //! [`crate::app::protocol::GATEWAY_CALLS`], [`crate::app::protocol::provisioner::PROVISIONER_CALLS`]); nothing else answers.
 
+mod backup;
 pub mod client;
 pub mod server;
 
 /// `POST` there on the admin socket: [`crate::app::protocol::AdminCommand`], answered with
 /// [`crate::app::protocol::CommandAnswer`].
 pub const COMMAND_PATH: &str = "/v1/command";
+
+/// `POST` there on the admin socket: [`crate::app::protocol::BackupRequest`], answered with the backup as it is written; or,
+/// with another status than 200, [`crate::app::protocol::Refusal`]. An answer that breaks off is no backup.
+pub const BACKUP_PATH: &str = "/v1/backup";
 
 /// `GET` there on the admin socket: answers 200 when the authority serves.
 pub const HEALTH_PATH: &str = "/v1/health";

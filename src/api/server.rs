@@ -1,7 +1,7 @@
 //! The authority's sockets. Who is at the other end is known from the socket (its path and mode) and from the
 //! kernel (the peer's user number), before a byte is read.
 
-use super::{COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_COMMAND, MAX_HELLO};
+use super::{BACKUP_PATH, COMMAND_PATH, HEALTH_PATH, MAX_BODY, MAX_COMMAND, MAX_HELLO};
 use crate::{
     app::{
         App, Asker,
@@ -32,15 +32,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// What may be asked at the admin socket.
-pub const ADMIN_CALLS: &[&str] = &[COMMAND_PATH, HEALTH_PATH];
+pub const ADMIN_CALLS: &[&str] = &[BACKUP_PATH, COMMAND_PATH, HEALTH_PATH];
 
 /// Connections at one socket at a time; more have to wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-struct Peer {
-    uid: u32,
+pub(super) struct Peer {
+    pub(super) uid: u32,
 }
 
 /// Which users may connect to a socket, beside root and the user that the authority runs as.
@@ -60,6 +60,7 @@ impl Allowed {
 pub async fn serve_admin(app: Arc<App>, listener: UnixListener, allowed: Allowed, stop: CancellationToken) {
     let router = Router::new()
         .route(COMMAND_PATH, post(admin_command).layer(DefaultBodyLimit::max(MAX_COMMAND)))
+        .route(BACKUP_PATH, post(super::backup::serve))
         .route(HEALTH_PATH, get(async || StatusCode::OK))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);

@@ -88,19 +88,23 @@ impl App {
         // If this fails, for instance because the disk is full, that has been said, and there is the more to verify.
         let _ = self.sign_head().await;
         let mut verifier = Verifier::new(self.ca.audit.verifying_key());
+        let start = self.store.audit_start().await?;
+        if let Some(start) = &start {
+            verifier.begin_after(start);
+        }
         match saved {
             Some(SavedHead::Plain(head)) => verifier.expect(head, Witness::Saved),
             Some(SavedHead::Signed(signed)) => verifier.expect_signed(&signed),
             None => {}
         }
         verifier.expect(*self.store.audit_end().borrow(), Witness::Authority);
-        self.read_through(verifier).await
+        self.read_through(verifier, start.map_or(0, |start| start.number)).await
     }
 
     /// Gives everything to a verifier, a page at a time: one is read while the one before it is hashed.
-    async fn read_through(&self, mut verifier: Verifier) -> Result<Verdict, AppError> {
-        let mut heads = Heads { after: 0, more: true };
-        let mut page = self.page_after(0).await;
+    async fn read_through(&self, mut verifier: Verifier, heads_after: u64) -> Result<Verdict, AppError> {
+        let mut heads = Heads { after: heads_after, more: true };
+        let mut page = self.page_after(verifier.at().seq).await;
         loop {
             let (entries, spoilt) = match page {
                 Ok(entries) => (entries, None),
@@ -134,7 +138,7 @@ impl App {
         }
     }
 
-    async fn page_after(&self, after: u64) -> Result<Vec<Entry>, StoreError> {
+    pub(super) async fn page_after(&self, after: u64) -> Result<Vec<Entry>, StoreError> {
         let query = AuditQuery { after, limit: PAGE, ..AuditQuery::default() };
         Ok(self.store.audit(query).await?.entries)
     }

@@ -1,8 +1,8 @@
 //! The authority as the gateway and the operator's command see it: traits, so that neither knows anything of HTTP or
 //! sockets.
 
-use super::protocol::{AdminCommand, Call, CommandAnswer, Event, Hello};
-use std::future::Future;
+use super::protocol::{AdminCommand, BackupRequest, Call, CommandAnswer, Event, Hello, Refusal};
+use std::{future::Future, io::Write};
 use thiserror::Error;
 
 /// The authority could not be asked, or did not answer in time.
@@ -30,6 +30,14 @@ pub trait EventStream: Send + 'static {
 
 /// Asks the authority as an operator.
 pub trait Console {
+    /// Has a backup made and writes it; how many bytes it has. It takes as long as it takes. What was written is no backup
+    /// unless this returns `Ok(Ok(_))`.
+    fn backup(
+        &self,
+        request: &BackupRequest,
+        out: &mut dyn Write,
+    ) -> impl Future<Output = Result<Result<u64, Refusal>, Unreachable>>;
+
     /// Runs a command, within a bound of time that the implementation sets (a minute).
     fn run(&self, command: &AdminCommand) -> impl Future<Output = Result<CommandAnswer, Unreachable>>;
 }

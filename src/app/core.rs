@@ -2,7 +2,7 @@
 
 use super::{
     error::AppError,
-    events::{Subject, gone_with, refused},
+    events::{BACKUP_COMPLETE, Subject, gone_with, refused},
     hub::Hub,
     journal::Signed,
     outside::{Clock, Entropy},
@@ -12,19 +12,21 @@ use super::{
     sessions::Sessions,
 };
 use crate::{
-    audit::{Event, LOCAL},
+    audit::{Event, Filter, LOCAL},
     ca::CaKeys,
     domain::{AccountId, CertificateRecord, ClusterId, Directory, Mutation, NodeId, Serial, Timestamp, Version},
     policy::{
         Action, Caller, CertificateSettings, Denial, Grant, Identity, NodeNetworks, Origin, Place, authorize, identify,
     },
-    store::{Change, Ledger, Store},
+    store::{AuditQuery, Change, Ledger, Store, StoreError},
 };
 use serde::Deserialize;
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -61,6 +63,26 @@ pub struct Site {
     pub node_networks: NodeNetworks,
     /// Whether the site's machinery is asked about clusters and volumes.
     pub provisioner: bool,
+    /// What is looked after without being asked for.
+    pub upkeep: Upkeep,
+}
+
+/// What an authority looks after without being asked to. The default: nothing of it.
+#[derive(Clone, Debug, Default)]
+pub struct Upkeep {
+    /// How long entries stay in the audit log, if not for good.
+    pub retention: Option<Retention>,
+    /// How old the last backup may be before `status` says so.
+    pub backup_every: Option<Duration>,
+}
+
+/// How long entries stay in the audit log, and where they go then.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// How long.
+    pub keep: Duration,
+    /// A directory, which is made if it is not there.
+    pub archive: PathBuf,
 }
 
 const fn ssh_port() -> u16 {
@@ -99,6 +121,10 @@ pub struct App {
     /// What is refused so often that it is counted.
     pub(super) repeats: Mutex<Repeats>,
     pub(super) signed: Mutex<Signed>,
+    /// Held by whoever makes a backup: one at a time, each as large on disk as the directory.
+    pub(super) backing_up: Arc<Semaphore>,
+    /// When a backup was last made, as far as the audit log knows.
+    pub(super) last_backup: Mutex<Option<Timestamp>>,
     /// Entries up to this one are a former authority's to have logged.
     pub(super) logged_until: u64,
     pub(super) started: Timestamp,
@@ -171,6 +197,13 @@ impl<T> Decided<T> {
     }
 }
 
+/// When a backup was last made.
+async fn last_backup(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
+    let filter = Filter { what: BACKUP_COMPLETE.parse().ok(), ..Filter::default() };
+    let page = store.audit(AuditQuery { filter, latest: true, limit: 1, ..AuditQuery::default() }).await?;
+    Ok(page.entries.first().map(|entry| entry.event.at))
+}
+
 /// A poisoned lock only means that a thread panicked while it looked: every holder leaves the value whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,6 +225,7 @@ impl App {
         let live = store.live_certificates(started).await?;
         let signed = store.last_signed_head().await?;
         let signed = signed.map_or(Signed { seq: 0, at: started }, |last| Signed { seq: last.head.seq, at: last.at });
+        let last_backup = last_backup(store.as_ref()).await?;
         let logged_until = store.audit_end().borrow().seq;
         let started_at = store.directory().version();
         let app = Arc::new(Self {
@@ -213,6 +247,8 @@ impl App {
             backlog: Arc::new(Semaphore::new(AUDIT_BACKLOG as usize)),
             repeats: Mutex::default(),
             signed: Mutex::new(signed),
+            backing_up: Arc::new(Semaphore::new(1)),
+            last_backup: Mutex::new(last_backup),
             logged_until,
             started,
         });
@@ -341,7 +377,7 @@ impl App {
                     let issued = certificate.as_ref().map(|record| record.serial);
                     let event = Event { detail, certificate: issued.or(event.certificate), ..event };
                     let events = std::iter::once(event).chain(also).collect();
-                    Some(Change { mutations, certificate, events, signed: None })
+                    Some(Change { mutations, certificate, events, ..Change::default() })
                 }
                 Err(denial) => {
                     let event = refused(event, &denial);

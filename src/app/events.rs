@@ -44,9 +44,15 @@ pub(super) fn refused(event: Event, denial: &Denial) -> Event {
     Event { outcome: Outcome::Refused, reason, detail, ..event }
 }
 
+/// That a backup was written to its end.
+pub(super) const BACKUP_COMPLETE: &str = "backup.complete";
+
 /// What the log has beside commands.
-const BESIDE_COMMANDS: [&str; 8] = [
+const BESIDE_COMMANDS: [&str; 11] = [
+    "audit.archive",
     "authenticate",
+    BACKUP_COMPLETE,
+    "backup.restore",
     "cluster.provision",
     "host-certificate.issue",
     "node.hello",

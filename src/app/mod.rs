@@ -6,6 +6,8 @@ mod accounts;
 pub mod apply;
 mod audit_log;
 pub mod authority;
+#[cfg(feature = "processes")]
+mod backup;
 mod certificates;
 mod cluster_views;
 mod clusters;
@@ -33,6 +35,8 @@ mod publish;
 mod receipts;
 mod repeats;
 mod resources;
+#[cfg(feature = "processes")]
+mod retention;
 mod revocation;
 mod services;
 mod session_ends;
@@ -45,9 +49,11 @@ mod views;
 mod volumes;
 pub mod waiting;
 
-pub use self::core::{App, Asker, Bastion, Site};
+pub use self::core::{App, Asker, Bastion, Retention, Site, Upkeep};
 pub use accounts::NewAccount;
 pub use audit_log::{Audited, SavedHead};
+#[cfg(feature = "processes")]
+pub use backup::{Backup, MAX_RECIPIENTS};
 pub use certificates::{CertificateDetail, CertificateSession, Match, State as CertificateState};
 pub use cluster_views::{
     ClusterDetails, ClusterNodes, ClusterView, NODE_SILENT, NodeCount, RequestView, SharedLoginView, StateView,

@@ -175,6 +175,25 @@ pub struct CommandRequest {
     pub context: Option<String>,
 }
 
+/// A backup, for an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// Who can read it: public keys of age.
+    pub to: Vec<String>,
+    /// Whether the private keys are in it too.
+    pub with_ca_keys: bool,
+}
+
+/// Why there is no backup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
 /// A command of an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

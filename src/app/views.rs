@@ -252,12 +252,16 @@ impl App {
                 provisioner: self.site.provisioner.then(|| ProvisionerView { connected: self.provisioner_since() }),
                 requests: requests(directory),
                 disk: self.store.space(),
-                last_backup: None,
+                last_backup: *lock(&self.last_backup),
                 tokens: tokens_that_work(directory, directory.clusters(), now),
                 nodes,
             };
             let host_ttl = self.site.certificates.host_ttl.duration();
-            status.problems = problems(&status, &Bounds { host_ttl, ..Bounds::default() }, now);
+            status.problems = problems(
+                &status,
+                &Bounds { host_ttl, backup: self.site.upkeep.backup_every, ..Bounds::default() },
+                now,
+            );
             Ok(status)
         })
     }

@@ -134,6 +134,19 @@ pub enum ChainError {
         /// Who has it.
         witness: Witness,
     },
+    /// A head was given of entries that are not in the log any more.
+    #[error(
+        "the log begins after entry {start}: entry {seq}, of which {witness} has the hash, is in the archive, and is \
+             checked there ('audit verify --archive')"
+    )]
+    Archived {
+        /// The entry of the head.
+        seq: u64,
+        /// The entry that the log begins after.
+        start: u64,
+        /// Who has it.
+        witness: Witness,
+    },
     /// A signed head is not what was signed.
     #[error("signed head {number} was altered: its signature does not fit")]
     HeadAltered {

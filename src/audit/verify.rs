@@ -11,6 +11,8 @@ const MAX_PROBLEMS: usize = 100;
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Where the log begins: after the entry of this head, which is in the archive.
+    pub start: Head,
     /// Where the log ends.
     pub end: Head,
     /// How many entries were looked at.
@@ -41,13 +43,27 @@ impl Verifier {
     /// Begins before the first entry. `key` is the one that signs the heads.
     #[must_use]
     pub fn new(key: VerifyingKey) -> Self {
-        let verdict =
-            Verdict { end: Head::EMPTY, entries: 0, signed_heads: 0, last_signed: None, problems: Vec::new() };
+        let (start, end) = (Head::EMPTY, Head::EMPTY);
+        let verdict = Verdict { start, end, entries: 0, signed_heads: 0, last_signed: None, problems: Vec::new() };
         Self { key, awaited: VecDeque::new(), number: 0, given: None, verdict }
+    }
+
+    /// The log begins after the entry of this signed head. To be said before anything else is.
+    pub fn begin_after(&mut self, start: &SignedHead) {
+        if !start.is_by(&self.key) {
+            self.problem(ChainError::HeadAltered { number: start.number });
+        }
+        self.number = start.number;
+        (self.verdict.start, self.verdict.end, self.verdict.last_signed) = (start.head, start.head, Some(*start));
     }
 
     /// The log must have this head.
     pub fn expect(&mut self, head: Head, witness: Witness) {
+        let start = self.verdict.start.seq;
+        if head.seq < start {
+            self.problem(ChainError::Archived { seq: head.seq, start, witness });
+            return;
+        }
         if head.seq < self.verdict.end.seq || head.seq == 0 {
             // It has passed, or there is nothing before the first entry but the empty log, which every log once was.
             if head.seq > 0 || head.hash != Head::EMPTY.hash {
@@ -215,6 +231,7 @@ mod tests {
     fn a_whole_log_with_its_heads_holds_in_pieces_of_any_size() {
         let (entries, heads) = whole();
         let expected = Verdict {
+            start: Head::EMPTY,
             end: Head::after(&entries[9]),
             entries: 10,
             signed_heads: 3,

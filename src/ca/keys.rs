@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use rustix::fs::{Mode, OFlags};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, private::Ed25519Keypair};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -85,6 +86,8 @@ pub struct CaKeys {
     pub bundle: SigningKey,
     /// Signs where the audit log ends.
     pub audit: SigningKey,
+    /// Where each of them was read.
+    files: [(&'static str, PathBuf); 4],
 }
 
 const USER_CA: &str = "user_ca";
@@ -130,6 +133,7 @@ impl CaKeys {
     pub fn load(dir: &Path, database: &Path) -> Result<Self, KeyFileError> {
         let load = |name: &str| read(&dir.join(name), database);
         Ok(Self {
+            files: ALL.map(|name| (name, dir.join(name))),
             user: Box::new(FileSigner::load(&dir.join(USER_CA), database)?),
             host: Box::new(FileSigner::load(&dir.join(HOST_CA), database)?),
             bundle: load(BUNDLE_KEY)?,
@@ -141,6 +145,35 @@ impl CaKeys {
     #[must_use]
     pub fn public(&self) -> CaPublicKeys {
         CaPublicKeys { user: self.user.public_key().clone(), host: self.host.public_key().clone() }
+    }
+
+    /// The private keys as their files have them, by name: for a backup, and nothing else.
+    ///
+    /// # Errors
+    /// One cannot be read any more, or is another one now.
+    pub fn private(&self) -> Result<Vec<(&'static str, Zeroizing<String>)>, KeyFileError> {
+        let public = self.by_name();
+        let read = |(name, path): &(&'static str, PathBuf)| {
+            let (text, key) = read_text(path, path)?;
+            if public.get(*name) != Some(&public_half(&key)) {
+                let what = "it is not the key that the authority has read when it started".to_owned();
+                return Err(KeyFileError::Format { path: path.clone(), what });
+            }
+            Ok((*name, text))
+        };
+        self.files.iter().map(read).collect()
+    }
+
+    /// The public halves of all keys, by the names of their files.
+    #[must_use]
+    pub fn by_name(&self) -> BTreeMap<String, PublicKey> {
+        let keys = [
+            (USER_CA, self.user.public_key().clone()),
+            (HOST_CA, self.host.public_key().clone()),
+            (BUNDLE_KEY, public_half(&self.bundle)),
+            (AUDIT_KEY, public_half(&self.audit)),
+        ];
+        keys.map(|(name, key)| (name.to_owned(), key)).into()
     }
 
     /// The public half of the key that signs the audit log.
@@ -208,6 +241,10 @@ fn make(path: &Path, comment: &str) -> Result<(), KeyFileError> {
 }
 
 fn read(path: &Path, evidence: &Path) -> Result<SigningKey, KeyFileError> {
+    read_text(path, evidence).map(|(_, key)| key)
+}
+
+fn read_text(path: &Path, evidence: &Path) -> Result<(Zeroizing<String>, SigningKey), KeyFileError> {
     let io = |source: std::io::Error| KeyFileError::Io { path: path.to_owned(), source };
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let file = match opened {
@@ -236,7 +273,8 @@ fn read(path: &Path, evidence: &Path) -> Result<SigningKey, KeyFileError> {
     let format = |what: String| KeyFileError::Format { path: path.to_owned(), what };
     let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|e| format(e.to_string()))?;
     let pair = key.key_data().ed25519().ok_or_else(|| format("another kind of key, or encrypted".into()))?;
-    Ok(SigningKey::from_bytes(&pair.private.to_bytes()))
+    let key = SigningKey::from_bytes(&pair.private.to_bytes());
+    Ok((text, key))
 }
 
 fn refuse(path: &Path, what: impl Into<String>, next: &'static str) -> KeyFileError {

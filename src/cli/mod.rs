@@ -2,14 +2,18 @@
 //! the authority's, so that both ways in have one; what needs no authority (help, completions, man pages) is answered here,
 //! and setup is done here.
 
+mod archive;
+mod backup;
+mod restore;
 pub(crate) mod setup;
 
 use crate::{
     app::{
-        authority::Console,
+        authority::{Console, Unreachable},
         protocol::{AdminCommand, CommandAnswer, MAX_INPUTS, MAX_LOCAL_INPUT, Output, Read, Terminal, wants_json},
     },
     command::{Local, Page, locally, person},
+    domain::Timestamp,
 };
 use std::{
     ffi::OsString,
@@ -23,12 +27,13 @@ use std::{
 const SOCKET: &str = "/run/certgate/admin.sock";
 
 /// Runs `certgate [--socket PATH] WORDS…`; `connect` gives the authority behind a socket, `programs` the command lines of
-/// the other programs, for their man pages.
+/// the other programs, for their man pages, `now` the time.
 #[must_use]
 pub fn main<C: Console>(
     arguments: impl IntoIterator<Item = OsString>,
     connect: impl FnOnce(PathBuf) -> C,
     programs: impl FnOnce() -> Vec<clap::Command>,
+    now: impl FnOnce() -> Timestamp,
 ) -> ExitCode {
     let (socket, words) = match split(arguments) {
         Ok(split) => split,
@@ -45,13 +50,15 @@ pub fn main<C: Console>(
             Ok(runtime) => runtime.block_on(setup::run(&connect(socket), &setup, terminal.is_some(), json)),
             Err(error) => failed("failed", &error, 1, json),
         },
-        Local::Ask => match runtime() {
-            Ok(runtime) => {
-                let asked = runtime.block_on(ask(&connect(socket), words, terminal));
-                asked.unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json))
-            }
-            Err(error) => failed("failed", &error, 1, json),
-        },
+        Local::Archives { files, key } => archive::check(&files, key.as_ref(), json)
+            .unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json)),
+        Local::Backup { request, file } => waiting(backup::make(&connect(socket), &request, &file, json), json),
+        Local::Restore(order) => {
+            let restored = runtime().map_err(|error| ("failed", error));
+            let restored = restored.and_then(|runtime| restore::run(&runtime, &order, terminal, json, now()));
+            restored.unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json))
+        }
+        Local::Ask => waiting(ask(&connect(socket), words, terminal), json),
     };
     show(&output)
 }
@@ -60,6 +67,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("it could not start: {error}"))
 }
+
+/// What comes of asking the authority.
+fn waiting(asked: impl Future<Output = Result<Output, Problem>>, json: bool) -> Output {
+    match runtime() {
+        Ok(runtime) => runtime.block_on(asked).unwrap_or_else(|(reason, problem)| failed(reason, &problem, 1, json)),
+        Err(error) => failed("failed", &error, 1, json),
+    }
+}
+
+/// What went wrong: one word, and sentences.
+type Problem = (&'static str, String);
 
 /// The socket, which is this program's own business and stands among the first options, from the words, which are the
 /// authority's.
@@ -82,18 +100,10 @@ fn split(arguments: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Vec<
 }
 
 /// What the authority answers; or why it does not, and the word for that.
-async fn ask(
-    authority: &impl Console,
-    words: Vec<String>,
-    terminal: Option<Terminal>,
-) -> Result<Output, (&'static str, String)> {
+async fn ask(authority: &impl Console, words: Vec<String>, terminal: Option<Terminal>) -> Result<Output, Problem> {
     let mut command = AdminCommand { words, terminal, inputs: Vec::new(), context: None };
     loop {
-        let answer = person::attended(authority.run(&command)).await.map_err(|error| {
-            let next = "Is the authority running, and may this user use its admin socket? See: systemctl status \
-                        certgate-authority. Another socket: certgate --socket PATH";
-            ("unavailable", format!("{error}\n{next}"))
-        })?;
+        let answer = person::attended(authority.run(&command)).await.map_err(unreachable)?;
         match answer {
             CommandAnswer::Output(output) => return Ok(output),
             CommandAnswer::Input { .. } if command.inputs.len() == MAX_INPUTS => {
@@ -108,6 +118,12 @@ async fn ask(
             }
         }
     }
+}
+
+fn unreachable(error: Unreachable) -> Problem {
+    let next = "Is the authority running, and may this user use its admin socket? See: systemctl status \
+                certgate-authority. Another socket: certgate --socket PATH";
+    ("unavailable", format!("{error}\n{next}"))
 }
 
 fn write_pages(directory: &Path, pages: &[Page]) -> std::io::Result<Output> {

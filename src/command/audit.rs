@@ -13,7 +13,7 @@ use crate::{
     domain::{Fingerprint, PublicKey, SessionId, Timestamp},
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -52,11 +52,17 @@ pub(crate) enum Command {
         sshsig: bool,
     },
     /// Check that no entry was altered, removed, inserted or moved, and that the log has every head that was signed
-    #[command(after_help = "audit verify")]
+    #[command(after_help = "audit verify\naudit verify --archive /var/lib/certgate/audit/*.jsonl")]
     Verify {
         /// A head that was kept elsewhere (NUMBER:HASH, or a signed one), so that a tail that was cut off is found too
         #[arg(long, value_name = "HEAD", value_parser = saved_head)]
         head: Option<SavedHead>,
+        /// Check these files of the archive instead, in their order: here and now, without asking the authority
+        #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "head")]
+        archive: Vec<PathBuf>,
+        /// The audit key that has signed them, as 'ca show' prints it; without it, the one that they name themselves
+        #[arg(long, value_name = "KEY", requires = "archive")]
+        key: Option<PublicKey>,
     },
 }
 
@@ -127,7 +133,8 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let data = json!({ "signed": signed, "message": signed.message(), "key": key, "sshsig": armored });
             Ok(Reply::data(&data, if sshsig { armored } else { format!("{signed}\n") }))
         }
-        Command::Verify { head } => Ok(verdict(&app.verify_audit(asker, head).await?)),
+        Command::Verify { archive, .. } if !archive.is_empty() => Err(super::local::elsewhere()),
+        Command::Verify { head, .. } => Ok(verdict(&app.verify_audit(asker, head).await?)),
     }
 }
 
@@ -189,10 +196,11 @@ fn export(context: &Context<'_>, found: &Audited) -> Reply {
 }
 
 fn verdict(verdict: &Verdict) -> Reply {
-    let Verdict { end, entries, signed_heads, last_signed, problems } = verdict;
+    let Verdict { start, end, entries, signed_heads, last_signed, problems } = verdict;
     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let data = json!({
         "intact": problems.is_empty(),
+        "after": start.to_string(),
         "entries": entries,
         "head": end.to_string(),
         "signed_heads": signed_heads,
@@ -204,7 +212,11 @@ fn verdict(verdict: &Verdict) -> Reply {
     }
     let heads = count(usize::try_from(*signed_heads).unwrap_or(usize::MAX), "signed head");
     let keep = last_signed.map_or_else(|| end.to_string(), |signed| signed.to_string());
-    Reply::done(&data, format!("{entries} entries and {heads}, all intact\nkeep this head elsewhere: {keep}"))
+    let archived = match start.seq {
+        0 => String::new(),
+        seq => format!("; the entries up to {seq} are in the archive"),
+    };
+    Reply::done(&data, format!("{entries} entries and {heads}, all intact{archived}\nkeep this head elsewhere: {keep}"))
 }
 
 fn saved_head(text: &str) -> Result<SavedHead, String> {

@@ -1,7 +1,7 @@
 //! The words: nouns first, then what to do.
 
 use super::{
-    access, apply, audit, ca, cert, certificate, cluster, config,
+    access, apply, audit, backup, ca, cert, certificate, cluster, config,
     help::{self, Reader},
     key, krl, local, member, node, org, project,
     reply::Written,
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     /// How everything is, and what needs attention: exit status 1 if anything does (operators)
     #[command(after_help = "status\nstatus --json")]
     Status,
+    Backup(backup::Backup),
+    Restore(backup::Restore),
     /// Set up this machine as a bastion: configuration, CA, services, and the first account (operators)
     Setup(Box<setup::Setup>),
     /// Print a shell's completions for this program (operators)
@@ -126,6 +128,8 @@ impl Command {
             | Self::Dump(_)
             | Self::Audit(_)
             | Self::Ca(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Setup(_)
             | Self::Completions(_)
             | Self::Man(_) => false,

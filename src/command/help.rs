@@ -23,7 +23,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Projects and people", &["project", "member", "service"]),
     ("Clusters, nodes and volumes", &["cluster", "node", "volume"]),
     ("See who can get in, and why", &["reach", "explain", "krl"]),
-    ("Run the bastion (operators)", &["status", "org", "user", "apply", "dump", "audit", "ca"]),
+    ("Run the bastion (operators)", &["status", "org", "user", "apply", "dump", "audit", "backup", "restore", "ca"]),
     ("Set up (operators)", &["setup", "completions", "man"]),
 ];
 

@@ -2,14 +2,18 @@
 //! and man pages; and what it does by itself.
 
 use super::{
-    Stop,
+    Stop, audit,
+    backup::{Backup, Restore},
     grammar::{self, Command},
     help::Reader,
     manual::{self, Page},
     setup::Setup,
     text::Screen,
 };
-use crate::app::protocol::{Output, Terminal};
+use crate::{
+    app::protocol::{BackupRequest, Output, Terminal},
+    domain::{Fingerprint, PublicKey},
+};
 use clap::{Arg, ValueEnum};
 use std::path::PathBuf;
 
@@ -52,6 +56,39 @@ pub enum Local {
         /// What.
         pages: Vec<Page>,
     },
+    /// This backup, into this file; `-` is standard output.
+    Backup {
+        /// What to ask the authority for.
+        request: BackupRequest,
+        /// Where it goes.
+        file: PathBuf,
+    },
+    /// Files of the audit log's archive, in order, to be checked with this key.
+    Archives {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// The key; none: the one that they name.
+        key: Option<PublicKey>,
+    },
+    /// An authority from a backup.
+    Restore(RestoreOrder),
+}
+
+/// What is to be restored, and how.
+#[derive(Clone, Debug)]
+pub struct RestoreOrder {
+    /// The backup.
+    pub file: PathBuf,
+    /// The file with the secret key that it was made for.
+    pub identity: PathBuf,
+    /// The state directory.
+    pub into: PathBuf,
+    /// The key that it must be signed with, if that is known.
+    pub audit_key: Option<Fingerprint>,
+    /// Nothing but what it is.
+    pub dry_run: bool,
+    /// It was said already that it shall be done.
+    pub yes: bool,
 }
 
 /// Answers words that need no authority. `programs` are the command lines of the other programs.
@@ -67,12 +104,21 @@ pub fn locally(words: &[String], terminal: Option<Terminal>, programs: impl FnOn
                 Local::Pages { directory, pages: manual::pages(local_grammar(), programs()) }
             }
             Some(Command::Setup(setup)) => Local::Setup(setup),
+            Some(Command::Backup(Backup { file, to, with_ca_keys })) => {
+                Local::Backup { request: BackupRequest { to, with_ca_keys }, file }
+            }
+            Some(Command::Restore(Restore { file, identity, into, audit_key, dry_run, yes })) => {
+                Local::Restore(RestoreOrder { file, identity, into, audit_key, dry_run, yes })
+            }
+            Some(Command::Audit(audit::Command::Verify { archive, key, .. })) if !archive.is_empty() => {
+                Local::Archives { files: archive, key }
+            }
             _ => Local::Ask,
         },
     }
 }
 
-/// What the authority says of them, which has no files and no shell.
+/// What the authority says of what has to do with files and shells, of which it has none.
 pub(crate) fn elsewhere() -> Stop {
     Stop::Refused("this is done by the certgate program itself, on the bastion".into())
 }

@@ -4,6 +4,7 @@
 mod access;
 mod apply;
 mod audit;
+mod backup;
 mod ca;
 mod cert;
 mod certificate;
@@ -35,7 +36,7 @@ mod volume;
 mod whoami;
 
 pub use grammar::grammar;
-pub use local::{Local, locally};
+pub use local::{Local, RestoreOrder, locally};
 pub use manual::Page;
 
 use crate::{
@@ -355,6 +356,8 @@ fn dispatch<'a>(context: &'a Context<'_>, line: CommandLine) -> BoxFuture<'a, Re
         Some(Command::Audit(command)) => audit::run(context, command).boxed(),
         Some(Command::Ca(command)) => ready(ca::run(context, command)).boxed(),
         Some(Command::Status) => ready(status::run(context)).boxed(),
-        Some(Command::Setup(_) | Command::Completions(_) | Command::Man(_)) => ready(Err(local::elsewhere())).boxed(),
+        Some(
+            Command::Backup(_) | Command::Restore(_) | Command::Setup(_) | Command::Completions(_) | Command::Man(_),
+        ) => ready(Err(local::elsewhere())).boxed(),
     }
 }

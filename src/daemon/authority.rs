@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     api::server::{Allowed, serve_admin, serve_gateway, serve_provisioner},
-    app::{App, Site},
+    app::{App, Retention, Site, Upkeep},
     ca::CaKeys,
+    domain::Ttl,
     provisioner,
     store::{SqliteStore, Store},
 };
@@ -73,11 +74,18 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     }
     let keys = CaKeys::load(&config.state_dir, &database)?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+    let day = std::time::Duration::from_secs(86_400);
+    let archive = config.audit.archive_dir.unwrap_or_else(|| config.state_dir.join("audit"));
+    let upkeep = Upkeep {
+        retention: config.audit.keep_days.map(|days| Retention { keep: day * u32::from(days.get()), archive }),
+        backup_every: config.backup.max_age.map(Ttl::duration),
+    };
     let site = Site {
         bastion: config.bastion,
         certificates: config.certificates,
         node_networks: config.node_networks,
         provisioner: machinery.is_some(),
+        upkeep,
     };
     let app = App::start(Arc::new(store), keys, site, clock, entropy).await?;
 
@@ -94,6 +102,7 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     let stop_upkeep = CancellationToken::new();
     let mut publishing = tokio::spawn(app.clone().publish(committed, stop_publishing.clone()));
     let mut upkeep = tokio::spawn(app.clone().keep_up(stop_upkeep.clone()));
+    let retaining = tokio::spawn(app.clone().keep_archive(stop_upkeep.clone()));
     let mut keeping = tokio::spawn(app.clone().keep_audit(stop_keeping.clone()));
     serving.spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     serving.spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
@@ -110,6 +119,8 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     };
     stop.cancel();
     stop_upkeep.cancel();
+    // It can be begun again at any point of it.
+    retaining.abort();
     if !upkeep.is_finished() {
         // One that has panicked meanwhile has nothing more to do.
         let _ = upkeep.await;

@@ -2,10 +2,14 @@
 
 use crate::{
     app::Bastion,
+    domain::Ttl,
     policy::{CertificateSettings, NodeNetworks},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 use thiserror::Error;
 
 /// Why a configuration file cannot be used.
@@ -61,9 +65,36 @@ pub struct AuthorityConfig {
     /// The rules for certificates.
     #[serde(default)]
     pub certificates: CertificateSettings,
+    /// How long the audit log keeps what.
+    #[serde(default)]
+    pub audit: AuditSettings,
+    /// Backups.
+    #[serde(default)]
+    pub backup: BackupSettings,
     /// The site's own machinery for clusters and volumes, if there is any.
     #[serde(default)]
     pub provisioner: Option<crate::provisioner::RawConfig>,
+}
+
+/// `[audit]` of `authority.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// For how many days entries stay in the database; for good if it is not set.
+    #[serde(default)]
+    pub keep_days: Option<NonZeroU16>,
+    /// Where they go then: a directory of the authority's own. `audit` in the state directory if it is not set.
+    #[serde(default)]
+    pub archive_dir: Option<PathBuf>,
+}
+
+/// `[backup]` of `authority.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSettings {
+    /// How old the last one may be before `certgate status` says so.
+    #[serde(default)]
+    pub max_age: Option<Ttl>,
 }
 
 /// Reads a configuration file.
@@ -99,8 +130,15 @@ mod tests {
         let config: AuthorityConfig = read_config(&shipped).unwrap();
         // What it shows commented out is what holds when it is left out.
         assert_eq!(config.certificates, CertificateSettings::default());
-        assert!(config.provisioner.is_none());
+        assert!(config.provisioner.is_none() && config.audit.keep_days.is_none() && config.backup.max_age.is_none());
         let text = std::fs::read_to_string(&shipped).unwrap();
+        let more = ["audit", "backup"].map(|name| {
+            let section = text.split(&format!("# [{name}]")).nth(1).unwrap().split("\n\n").next().unwrap();
+            format!("[{name}]{}", section.replace("# ", ""))
+        });
+        let shown: AuthorityConfig = toml::from_str(&[&*text, &more[0], &more[1]].join("\n")).unwrap();
+        assert!(shown.audit.keep_days.is_some() && shown.backup.max_age.is_some());
+        assert_eq!(shown.audit.archive_dir, Some(config.state_dir.join("audit")));
         let section = text.split("# [provisioner]").nth(1).unwrap().replace("# ", "");
         let raw: crate::provisioner::RawConfig = toml::from_str(&section).unwrap();
         let shown = crate::provisioner::Config::try_from(raw.clone()).unwrap();

@@ -128,6 +128,14 @@ impl Directory {
         self.counters
     }
 
+    /// The same, which gives out nothing below these.
+    #[must_use]
+    pub fn counting_from(mut self, floor: Counters) -> Self {
+        let Counters { id, uid, gid } = self.counters;
+        self.counters = Counters { id: id.max(floor.id), uid: uid.max(floor.uid), gid: gid.max(floor.gid) };
+        self
+    }
+
     /// All organizations.
     pub fn orgs(&self) -> impl Iterator<Item = &Arc<Org>> {
         self.orgs.values()

@@ -84,6 +84,15 @@ impl PublicKey {
         Self(KeyData::Ed25519(ssh_key::public::Ed25519PublicKey(bytes)))
     }
 
+    /// Its 32 bytes, if it is one of ed25519.
+    #[must_use]
+    pub fn ed25519(&self) -> Option<&[u8; 32]> {
+        match &self.0 {
+            KeyData::Ed25519(key) => Some(&key.0),
+            _ => None,
+        }
+    }
+
     /// As ssh-key has it.
     #[must_use]
     pub fn key_data(&self) -> &KeyData {

@@ -148,6 +148,7 @@ actions! {
     AuditList = "audit.list": Operator,
     AuditVerify = "audit.verify": Operator,
     CaShow = "ca.show": Operator,
+    BackupCreate = "backup.create": Operator,
     Status = "status": Operator,
 }
 

@@ -73,6 +73,7 @@ const EXPECTED: &[(Action, [bool; 6])] = &[
     (A::AuditList, [true, false, false, false, false, false]),
     (A::AuditVerify, [true, false, false, false, false, false]),
     (A::CaShow, [true, false, false, false, false, false]),
+    (A::BackupCreate, [true, false, false, false, false, false]),
     (A::Status, [true, false, false, false, false, false]),
 ];
 

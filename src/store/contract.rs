@@ -212,7 +212,7 @@ async fn decisions_at_once_are_made_one_after_the_other<B: Backend>() {
                     mutations: vec![org(next, &format!("org-{n}"))],
                     certificate: Some(certificate),
                     events: vec![event("org.create"), event("certificate.issue")],
-                    signed: None,
+                    ..Change::default()
                 })
             });
             let version = store.transact(decision).await.unwrap().unwrap();
@@ -340,6 +340,7 @@ contract! {
     audit_queries_find_what_the_filter_wants,
     the_end_of_the_log_is_told_when_it_is_durable,
     signed_heads_follow_one_another,
+    the_log_is_shortened_up_to_a_signed_head_and_no_further,
 }
 
 contract! {
@@ -357,5 +358,7 @@ contract! {
     the_end_of_the_log_is_told_when_it_is_durable,
     signed_heads_follow_one_another,
     signed_heads_survive_being_opened_again,
+    the_log_is_shortened_up_to_a_signed_head_and_no_further,
+    where_the_log_begins_survives_being_opened_again,
     everything_survives_being_opened_again,
 }

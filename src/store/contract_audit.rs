@@ -223,3 +223,76 @@ pub(super) async fn signed_heads_survive_being_opened_again<B: Backend>() {
     sign(&store, 0).await.unwrap();
     assert_eq!(mark(&store).await, Mark { number: 2, seq: 2 });
 }
+
+pub(super) async fn the_log_is_shortened_up_to_a_signed_head_and_no_further<B: Backend>() {
+    let backend = B::new();
+    let (store, _announced) = open(&backend);
+    for _ in 0..3 {
+        let change = Change { events: vec![event("member.add"), event("member.add")], ..Change::default() };
+        store.transact(deciding(change)).await.unwrap();
+        sign(&store, 0).await.unwrap();
+    }
+    store.transact(deciding(Change { events: vec![event("member.add")], ..Change::default() })).await.unwrap();
+    let (whole, heads) = (all_entries(&store).await, store.signed_heads(0, 10).await.unwrap());
+    assert_eq!(store.audit_start().await.unwrap(), None);
+    assert_eq!(store.signed_head_at(Timestamp::from_secs(5)).await.unwrap(), Some(heads[2]));
+    assert_eq!(store.signed_head_at(Timestamp::from_secs(4)).await.unwrap(), None);
+    let forget = |number, seq| {
+        deciding(Change {
+            events: vec![event("audit.archive")],
+            forget: Some(Mark { number, seq }),
+            ..Change::default()
+        })
+    };
+    // No head, or not as it was signed, or after the last.
+    for (number, seq) in [(0, 0), (2, 5), (2, 2), (4, 7), (4, 6), (3, 7)] {
+        assert!(store.transact(forget(number, seq)).await.is_err(), "{number} {seq}");
+    }
+    assert_eq!((all_entries(&store).await, store.signed_heads(0, 10).await.unwrap()), (whole.clone(), heads.clone()));
+    store.transact(forget(2, 4)).await.unwrap();
+    assert!(store.transact(forget(2, 4)).await.is_err(), "it is gone already");
+    assert!(store.transact(forget(1, 2)).await.is_err(), "it would have to come back");
+    let check = async |store: &B::Store, more: usize| {
+        let entries = all_entries(store).await;
+        assert_eq!(entries[..3], whole[4..]);
+        assert_eq!(entries.len(), 3 + more);
+        assert_eq!(store.signed_heads(0, 2).await.unwrap(), heads[1..]);
+        assert_eq!(store.audit_start().await.unwrap(), Some(heads[1]));
+        let latest = AuditQuery { latest: true, scan: 10, ..AuditQuery::default() };
+        let page = store.audit(latest).await.unwrap();
+        assert_eq!((page.entries.len(), page.more), (3 + more, None), "what is gone costs no search anything");
+    };
+    check(&store, 1).await;
+    // It goes on as it would have.
+    make(&store, people()).await.unwrap();
+    sign(&store, 0).await.unwrap();
+    check(&store, 2).await;
+    assert_eq!(mark(&store).await, Mark { number: 4, seq: 9 });
+    // All of it can go.
+    store.transact(deciding(Change { forget: Some(Mark { number: 4, seq: 9 }), ..Change::default() })).await.unwrap();
+    assert_eq!(all_entries(&store).await, []);
+    assert_eq!(mark(&store).await, Mark { number: 4, seq: 9 });
+}
+
+pub(super) async fn where_the_log_begins_survives_being_opened_again<B: Backend>() {
+    let backend = B::new();
+    let (store, _announced) = open(&backend);
+    for _ in 0..2 {
+        store.transact(deciding(Change { events: vec![event("member.add")], ..Change::default() })).await.unwrap();
+        sign(&store, 0).await.unwrap();
+    }
+    let forget = |number| deciding(Change { forget: Some(Mark { number, seq: number }), ..Change::default() });
+    for number in 1..=2 {
+        store.transact(forget(number)).await.unwrap();
+    }
+    let (start, end) = (store.audit_start().await.unwrap(), *store.audit_end().borrow());
+    assert_eq!(start.unwrap().number, 2);
+    drop(store);
+    // Nothing is left of it but where it ended.
+    let (store, _announced) = open(&backend);
+    assert_eq!((store.audit_start().await.unwrap(), *store.audit_end().borrow()), (start, end));
+    assert_eq!(all_entries(&store).await, []);
+    assert!(store.transact(forget(2)).await.is_err(), "it is gone already");
+    store.transact(deciding(Change { events: vec![event("member.add")], ..Change::default() })).await.unwrap();
+    assert_eq!(all_entries(&store).await[0].seq, 3);
+}

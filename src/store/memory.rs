@@ -1,6 +1,6 @@
 //! A store that forgets everything when it is dropped: for tests, and to keep the trait honest.
 
-use super::{AuditPage, AuditQuery, Commits, Decision, Store, StoreError, step::State};
+use super::{AuditPage, AuditQuery, Commits, Decision, Snapshot, Store, StoreError, step::State};
 use crate::{
     audit::{Entry, Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Document, Mutation, Revision, Serial, Timestamp, Version},
@@ -26,6 +26,7 @@ struct Inner {
     revisions: BTreeMap<ClusterId, Vec<Revision>>,
     log: Vec<Entry>,
     signed: Vec<SignedHead>,
+    start: Option<SignedHead>,
     end: watch::Sender<Head>,
     commits: Commits,
 }
@@ -55,6 +56,7 @@ impl MemoryStore {
             revisions: BTreeMap::new(),
             log: Vec::new(),
             signed: Vec::new(),
+            start: None,
             end: watch::Sender::new(Head::EMPTY),
             commits,
         };
@@ -64,13 +66,14 @@ impl MemoryStore {
     /// Another store with the same contents; neither sees what the other changes from then on.
     #[must_use]
     pub fn fork(&self, commits: Commits) -> Self {
-        let Inner { state, certificates, revisions, log, signed, end, .. } = &*self.inner();
+        let Inner { state, certificates, revisions, log, signed, start, end, .. } = &*self.inner();
         let inner = Inner {
             state: state.clone(),
             certificates: certificates.clone(),
             revisions: revisions.clone(),
             log: log.clone(),
             signed: signed.clone(),
+            start: *start,
             end: watch::Sender::new(*end.borrow()),
             commits,
         };
@@ -86,6 +89,15 @@ impl MemoryStore {
         let mut inner = self.inner();
         let Some(mut step) = inner.state.step(decision)? else { return Ok(None) };
         let version = step.version();
+        if let Some(mark) = step.forget {
+            let wanted = |head: &&SignedHead| head.number == mark.number && head.head.seq == mark.seq;
+            let Some(start) = inner.signed.iter().find(wanted).copied() else {
+                return Err(StoreError::Failed("no signed head of that number and entry".into()));
+            };
+            inner.start = Some(start);
+            inner.log.retain(|entry| entry.seq > mark.seq);
+            inner.signed.retain(|head| head.number >= mark.number);
+        }
         inner.state = step.state.clone();
         inner.log.append(&mut step.entries);
         inner.signed.extend(step.signed);
@@ -144,6 +156,18 @@ impl Store for MemoryStore {
 
     fn last_signed_head(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
         ready(Ok(self.inner().signed.last().copied())).boxed()
+    }
+
+    fn signed_head_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        ready(Ok(self.inner().signed.iter().rfind(|signed| signed.at <= time).copied())).boxed()
+    }
+
+    fn audit_start(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        ready(Ok(self.inner().start)).boxed()
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+        ready(Err(StoreError::Failed("nothing is durable here".into()))).boxed()
     }
 }
 

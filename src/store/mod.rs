@@ -23,7 +23,7 @@ pub use sqlite::SqliteStore;
 
 use crate::{
     audit::{Entry, Event, Filter, Head, SignedHead},
-    domain::{CertificateRecord, ClusterId, Directory, Mutation, Revision, Serial, Touched, Version},
+    domain::{CertificateRecord, ClusterId, Directory, Mutation, Revision, Serial, Timestamp, Touched, Version},
 };
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -104,6 +104,8 @@ pub struct Change {
     pub events: Vec<Event>,
     /// [`Ledger::head`], signed, with the number after [`Ledger::signed`].
     pub signed: Option<SignedHead>,
+    /// What comes up to the entry of this signed head, which must be one of the log, leaves the log; the head stays.
+    pub forget: Option<Mark>,
 }
 
 /// A decision: no change at all if it returns none. Runs on the writer and must not block.
@@ -164,6 +166,23 @@ pub struct Space {
     pub total: u64,
 }
 
+/// A copy of all that was durable at one moment, and what it is.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The copy, to be read from its beginning. It has no name any more, and is gone when it is closed.
+    pub file: std::fs::File,
+    /// The directory's version.
+    pub version: Version,
+    /// The serial number of the next certificate.
+    pub next_serial: Serial,
+    /// Where the audit log ends.
+    pub head: Head,
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// How many projects there are.
+    pub projects: u64,
+}
+
 /// What is durable.
 pub trait Store: Send + Sync + 'static {
     /// The latest durable directory. Never blocks.
@@ -177,10 +196,7 @@ pub trait Store: Send + Sync + 'static {
     fn certificate(&self, serial: Serial) -> BoxFuture<'_, Result<Option<CertificateRecord>, StoreError>>;
 
     /// The records of certificates that end after `now`, by serial.
-    fn live_certificates(
-        &self,
-        now: crate::domain::Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>>;
+    fn live_certificates(&self, now: Timestamp) -> BoxFuture<'_, Result<Vec<CertificateRecord>, StoreError>>;
 
     /// A configuration that a cluster has or had; none if there was no such revision.
     fn revision(&self, cluster: ClusterId, revision: u64) -> BoxFuture<'_, Result<Option<Revision>, StoreError>>;
@@ -201,4 +217,13 @@ pub trait Store: Send + Sync + 'static {
     fn space(&self) -> Option<Space> {
         None
     }
+
+    /// The last head that was not signed after a time.
+    fn signed_head_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>>;
+
+    /// The signed head after whose entry the log begins; none: it begins with its first entry.
+    fn audit_start(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>>;
+
+    /// All that is durable now, whole and consistent, as a database of its own; whatever else goes on.
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>>;
 }

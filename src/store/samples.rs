@@ -17,7 +17,7 @@ pub(crate) const LATE: Timestamp = Timestamp::from_secs(4_000_000_000);
 pub(crate) const CLUSTER: ClusterId = ClusterId(11);
 const PROJECT: ProjectId = ProjectId(10);
 const NOW: Timestamp = Timestamp::from_secs(1_795_000_000);
-const OPERATOR: Actor = Actor::Operator { uid: 0 };
+pub(crate) const OPERATOR: Actor = Actor::Operator { uid: 0 };
 
 /// An ed25519 key that nobody has the private half of.
 pub(crate) fn key(n: u8) -> PublicKey {

@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) next_serial: Serial,
     pub(super) head: Head,
     pub(super) signed: Mark,
+    /// What is in the log comes after this one.
+    pub(super) start: Mark,
 }
 
 /// What a decision changes. Not in force before it is durable.
@@ -27,6 +29,7 @@ pub(super) struct Step {
     pub(super) certificate: Option<CertificateRecord>,
     pub(super) entries: Vec<Entry>,
     pub(super) signed: Option<SignedHead>,
+    pub(super) forget: Option<Mark>,
     /// The state after it.
     pub(super) state: State,
     touched: Touched,
@@ -47,7 +50,8 @@ impl Step {
 impl State {
     /// Of an empty store.
     pub(super) fn empty() -> Self {
-        Self { directory: Arc::default(), next_serial: Serial(1), head: Head::EMPTY, signed: Mark::default() }
+        let (signed, start) = (Mark::default(), Mark::default());
+        Self { directory: Arc::default(), next_serial: Serial(1), head: Head::EMPTY, signed, start }
     }
 
     /// Runs a decision on this state.
@@ -55,7 +59,7 @@ impl State {
     /// # Errors
     /// It panicked, or what it says contradicts the directory: nothing is changed.
     pub(super) fn step(&self, decision: Decision) -> Result<Option<Step>, StoreError> {
-        let Self { directory, next_serial, head, signed } = self;
+        let Self { directory, next_serial, head, signed, .. } = self;
         let ledger = Ledger { directory, next_serial: *next_serial, head: *head, signed: *signed };
         // Unwind safety: a decision only sees values that nobody changes in place, and it is gone after this.
         let change = catch_unwind(AssertUnwindSafe(|| decision(ledger)))
@@ -64,9 +68,18 @@ impl State {
     }
 
     fn work_out(&self, change: Change) -> Result<Option<Step>, StoreError> {
-        let Change { mutations, certificate, events, signed } = change;
-        if mutations.is_empty() && certificate.is_none() && events.is_empty() && signed.is_none() {
+        let Change { mutations, certificate, events, signed, forget } = change;
+        let nothing = mutations.is_empty() && certificate.is_none() && events.is_empty();
+        if nothing && signed.is_none() && forget.is_none() {
             return Ok(None);
+        }
+        if let Some(Mark { number, seq }) = forget
+            && (number <= self.start.number
+                || seq <= self.start.seq
+                || number > self.signed.number
+                || seq > self.signed.seq)
+        {
+            return Err(StoreError::Failed(format!("signed head {number} is not one to begin the audit log with")));
         }
         let mark = signed.map_or(Ok(self.signed), |signed| self.mark(&signed))?;
         let (directory, touched) = self.change_directory(&mutations)?;
@@ -88,8 +101,8 @@ impl State {
                 entry
             })
             .collect();
-        let state = Self { directory, next_serial, head, signed: mark };
-        Ok(Some(Step { mutations, certificate, entries, signed, state, touched }))
+        let state = Self { directory, next_serial, head, signed: mark, start: forget.unwrap_or(self.start) };
+        Ok(Some(Step { mutations, certificate, entries, signed, forget, state, touched }))
     }
 
     /// A signed head is for the end of the log as the decision saw it, follows the one before, and says something new.

@@ -6,6 +6,9 @@
 mod authority_support;
 mod mistakes;
 mod process;
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#[path = "../process_support/mod.rs"]
+mod process_support;
 mod round_trip;
 mod together;
 

@@ -1,69 +1,20 @@
 //! The real programs: `certgated authority` behind its socket, `certgate` with a file, a pipe and a terminal.
 
+use crate::process_support::Site;
 use std::{
     fs,
     io::{Read, Write},
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
-    time::Duration,
+    process::{Child, Command, Stdio},
 };
 
 const PEOPLE: &str = "[[organizations]]\nname = \"acme\"\n[[accounts]]\nemail = \"user1@acme.example\"\norg = \"acme\"\n\
                       user = \"user1\"\n";
 
-/// An authority, which ends with it.
-struct Site {
-    dir: tempfile::TempDir,
-    authority: Child,
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        let _ = self.authority.kill();
-        let _ = self.authority.wait();
-    }
-}
-
 impl Site {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().display();
-        let config = format!(
-            "state_dir = \"{path}/state\"\nadmin_socket = \"{path}/admin.sock\"\ngateway_socket = \
-             \"{path}/gateway.sock\"\n[bastion]\nhost = \"bastion.example.com\"\n"
-        );
-        fs::write(dir.path().join("authority.toml"), config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_certgated"));
-        command.arg("authority").arg("--config").arg(dir.path().join("authority.toml"));
-        let authority = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut site = Self { dir, authority };
-        for _ in 0..600 {
-            if site.certgate(&["org", "list"], "").status.success() {
-                return site;
-            }
-            assert!(site.authority.try_wait().unwrap().is_none(), "the authority has ended");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("the authority did not start");
-    }
-
     fn file(&self, text: &str) -> String {
         let path = self.dir.path().join("people.toml");
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("admin.sock")
-    }
-
-    fn certgate(&self, words: &[&str], input: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_certgate"));
-        command.arg("--socket").arg(self.socket()).args(words);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A command that asks for nothing may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
     }
 
     /// `certgate` at a terminal, which util-linux' `script` makes.

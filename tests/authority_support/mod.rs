@@ -150,7 +150,8 @@ impl World {
         let bastion = Bastion { host: "bastion.example.com".into(), port: 22 };
         let entropy = Arc::new(Counter(AtomicU64::new(1)));
         let node_networks = NodeNetworks::default();
-        let site = Site { bastion, certificates, node_networks, provisioner };
+        let upkeep = certgate::app::Upkeep::default();
+        let site = Site { bastion, certificates, node_networks, provisioner, upkeep };
         let app = App::start(store.clone(), ca, site, clock.clone(), entropy.clone()).await.unwrap();
         let stop = CancellationToken::new();
         let publishing = tokio::spawn(app.clone().publish(committed, stop.clone()));

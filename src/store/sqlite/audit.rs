@@ -5,7 +5,7 @@ use super::{SqliteStore, write};
 use crate::{
     audit::{ChainHash, Entry, Event, Filter, Head, Outcome, SignedHead, Who},
     domain::{Actor, Serial, SessionId, Timestamp, Version},
-    store::{AuditPage, AuditQuery, StoreError},
+    store::{AuditPage, AuditQuery, Mark, StoreError},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::{fmt::Display, ops::Range, sync::Arc};
@@ -66,6 +66,21 @@ pub(super) fn write_head(connection: &Connection, signed: &SignedHead) -> write:
             signed.signature
         ],
     )
+}
+
+/// Lets the log begin after the entry of a signed head.
+pub(super) fn begin_after(connection: &Connection, start: Mark) -> write::Written {
+    let (number, seq) = (write::int(start.number)?, write::int(start.seq)?);
+    write::run_one(
+        connection,
+        "the head that the log is to begin with",
+        "INSERT INTO audit_start (one, number) SELECT 1, number FROM audit_heads WHERE number = ?1 AND seq = ?2
+         ON CONFLICT (one) DO UPDATE SET number = excluded.number",
+        params![number, seq],
+    )?;
+    write::run(connection, "DELETE FROM audit WHERE seq <= ?1", params![seq])?;
+    write::run(connection, "DELETE FROM audit_heads WHERE number < ?1", params![number])?;
+    Ok(())
 }
 
 /// All 64 bits: a serial that somebody only claims to have must not be one that cannot be written down.
@@ -165,6 +180,22 @@ pub(super) fn signed_heads(connection: &Connection, after: u64, limit: usize) ->
         )?
         .query_map(params![clamp(after), i64::try_from(limit).unwrap_or(i64::MAX)], read_head)?
         .collect()
+}
+
+pub(super) fn signed_head_at(connection: &Connection, time: Timestamp) -> rusqlite::Result<Option<SignedHead>> {
+    connection
+        .prepare_cached(
+            "SELECT number, seq, hash, at, signature FROM audit_heads WHERE at <= ?1 ORDER BY number DESC LIMIT 1",
+        )?
+        .query_row(params![clamp(time.millis())], read_head)
+        .optional()
+}
+
+pub(super) fn start(connection: &Connection) -> rusqlite::Result<Option<SignedHead>> {
+    connection
+        .prepare_cached("SELECT number, seq, hash, at, signature FROM audit_start JOIN audit_heads USING (number)")?
+        .query_row([], read_head)
+        .optional()
 }
 
 pub(super) fn last_signed_head(connection: &Connection) -> rusqlite::Result<Option<SignedHead>> {
@@ -297,9 +328,12 @@ fn actions(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<String
 
 /// The numbers among which everything is that is asked for.
 fn range(connection: &Connection, query: &AuditQuery, search: &Search) -> rusqlite::Result<Range<u64>> {
-    let end: Option<i64> = connection.prepare_cached("SELECT max(seq) FROM audit")?.query_row([], |row| row.get(0))?;
+    // Each by itself: only so has SQLite no more to do than to look at one end of the table.
+    let (first, end): (Option<i64>, Option<i64>) = connection
+        .prepare_cached("SELECT (SELECT min(seq) FROM audit), (SELECT max(seq) FROM audit)")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let end = end.map_or(1, |end| end.cast_unsigned().saturating_add(1)).min(query.before);
-    let start = query.after.saturating_add(1);
+    let start = first.map_or(1, i64::cast_unsigned).max(query.after.saturating_add(1));
     let Filter { since, until, .. } = query.filter;
     if search.narrow || (since.is_none() && until.is_none()) {
         return Ok(start..end);

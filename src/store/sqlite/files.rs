@@ -1,7 +1,7 @@
 //! The files of a state directory: who may read them, who has them, and whether the database is ours (`check`: whether it
 //! is whole). What is wrong is said and left as it is: nothing here repairs or replaces a database.
 
-use super::schema::{APPLICATION_ID, SCHEMA, SCHEMA_VERSION};
+use super::schema::{APPLICATION_ID, OLDEST_SCHEMA, SCHEMA, SCHEMA_VERSION};
 use crate::store::StoreError;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -187,7 +187,7 @@ fn check_version(path: &Path, application_id: u32, schema: u32) -> Result<(), St
         let what = format!("written by a newer certgate (schema {schema}; this one knows {SCHEMA_VERSION})");
         return refuse(what, "Run that newer version, or restore a backup from before the upgrade.");
     }
-    if schema < SCHEMA_VERSION {
+    if schema < OLDEST_SCHEMA {
         let what = format!("written before the first release (schema {schema}), from which there is no upgrade");
         return refuse(what, "Begin again with an empty state directory.");
     }

@@ -4,10 +4,10 @@
 
 use super::{audit, rows};
 use crate::{
-    audit::{ChainError, Head, Witness, chain},
+    audit::{ChainError, Head, SignedHead, Witness, chain},
     domain::{
-        AccountId, Actor, ClusterId, Directory, Inconsistent, Membership, Mutation, ProjectId, Role, Serial, Timestamp,
-        Version,
+        AccountId, Actor, ClusterId, Counters, Directory, Inconsistent, Membership, Mutation, ProjectId, Role, Serial,
+        Timestamp, Uid, Version,
     },
     store::{Mark, step::State},
 };
@@ -25,22 +25,30 @@ use thiserror::Error;
 /// It cannot be read, or contradicts itself: in words.
 pub(super) fn load(connection: &Connection) -> Result<State, String> {
     let (directory, next_serial) = read(connection).map_err(|error| error.to_string())?;
-    let head = head(connection)?;
-    Ok(State { directory: Arc::new(directory), next_serial, head, signed: signed(connection, head)? })
+    let start = audit::start(connection).map_err(|error| error.to_string())?;
+    let head = head(connection, start)?;
+    let signed = signed(connection, head, start)?;
+    let start = start.map_or_else(Mark::default, |start| Mark { number: start.number, seq: start.head.seq });
+    Ok(State { directory: Arc::new(directory), next_serial, head, signed, start })
+}
+
+/// Where the log of a database ends, as far as a copy of it is to be described.
+pub(super) fn end(connection: &Connection) -> Result<Head, String> {
+    head(connection, audit::start(connection).map_err(|error| error.to_string())?)
 }
 
 /// The end of the audit log. All of it is checked on demand (`audit verify`), not at each start; the last entry is,
 /// because the next one builds on it.
-fn head(connection: &Connection) -> Result<Head, String> {
+fn head(connection: &Connection, start: Option<SignedHead>) -> Result<Head, String> {
     audit::check_beginning(connection).map_err(|error| error.to_string())?;
     let last = audit::last_entry(connection).map_err(|error| error.to_string())?;
-    let Some(last) = last else { return Ok(Head::EMPTY) };
+    let Some(last) = last else { return Ok(start.map_or(Head::EMPTY, |start| start.head)) };
     let before = Head { seq: last.seq.saturating_sub(1), hash: last.previous };
     chain::follow(before, &last).map_err(|error| error.to_string())
 }
 
 /// The last signed head, which the log must reach and contain: appending to one that was cut off would hide it.
-fn signed(connection: &Connection, end: Head) -> Result<Mark, String> {
+fn signed(connection: &Connection, end: Head, start: Option<SignedHead>) -> Result<Mark, String> {
     let Some(last) = audit::last_signed_head(connection).map_err(|error| error.to_string())? else {
         return Ok(Mark::default());
     };
@@ -49,7 +57,8 @@ fn signed(connection: &Connection, end: Head) -> Result<Mark, String> {
         return Err(ChainError::CutOff { end: end.seq, saved: seq, witness }.to_string());
     }
     let hash = audit::hash_of(connection, seq).map_err(|error| error.to_string())?;
-    if hash != Some(last.head.hash) {
+    // The entry of the head that the log begins after is in the archive.
+    if hash != Some(last.head.hash) && start != Some(last) {
         return Err(ChainError::Rewritten { seq, witness }.to_string());
     }
     Ok(Mark { number: last.number, seq })
@@ -73,8 +82,13 @@ enum LoadError {
 }
 
 fn read(connection: &Connection) -> Result<(Directory, Serial), LoadError> {
-    let (version, next_serial) = connection.query_row("SELECT version, next_serial FROM meta", [], |row| {
-        Ok((Version(rows::number(row, "version")?), Serial(rows::number(row, "next_serial")?)))
+    let (version, next_serial, floor) = connection.query_row("SELECT * FROM meta", [], |row| {
+        let floor = Counters {
+            id: rows::number(row, "id_floor")?,
+            uid: Uid(row.get("uid_floor")?),
+            gid: Uid(row.get("gid_floor")?),
+        };
+        Ok((Version(rows::number(row, "version")?), Serial(rows::number(row, "next_serial")?), floor))
     })?;
     let given = connection.query_row("SELECT coalesce(max(serial), 0) AS given FROM certificates", [], |row| {
         Ok(Serial(rows::number(row, "given")?))
@@ -94,7 +108,7 @@ fn read(connection: &Connection) -> Result<(Directory, Serial), LoadError> {
         let directory = applying.join().map_err(|_| LoadError::Stopped)??;
         read.map(|()| directory)
     })?;
-    Ok((directory.at_version(version), next_serial))
+    Ok((directory.counting_from(floor).at_version(version), next_serial))
 }
 
 /// Mutations that are passed on at once, and how many times that may wait.

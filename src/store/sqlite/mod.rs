@@ -7,14 +7,17 @@
 
 mod audit;
 mod check;
+mod copy;
 mod files;
 mod load;
+mod migrate;
+mod restore;
 mod rows;
 mod schema;
 mod write;
 mod writer;
 
-use super::{AuditPage, AuditQuery, Commits, Decision, Space, Store, StoreError, step::State};
+use super::{AuditPage, AuditQuery, Commits, Decision, Snapshot, Space, Store, StoreError, step::State};
 use crate::{
     audit::{Head, SignedHead},
     domain::{CertificateRecord, ClusterId, Directory, Revision, Serial, Timestamp, Version},
@@ -33,6 +36,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use writer::{Job, Writer};
+
+pub use restore::Moved;
 
 /// Decisions and queries that may wait; whoever comes then waits to be let in.
 const QUEUE: usize = 1024;
@@ -83,11 +88,13 @@ impl SqliteStore {
     ///
     /// # Errors
     /// Another process has the directory; a file can be read by others; the database is damaged, not ours, or of a newer
-    /// schema. In none of these cases is anything changed.
+    /// schema. In none of these cases is anything changed. A database of an older schema is copied, then migrated; if
+    /// either fails, it is as it was.
     pub fn open(dir: &Path, commits: Commits) -> Result<Self, StoreError> {
         files::check_directory(dir)?;
         let lock = Lock::acquire(dir)?;
         let path = files::prepare(dir, &lock)?;
+        migrate::to_current(&path)?;
         let (left, state) = Self::look(&path)?;
         Self::start(&path, lock, state, commits, left)
     }
@@ -219,6 +226,25 @@ impl Store for SqliteStore {
         let found = rustix::fs::statvfs(self.path.parent()?).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Some(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+    }
+
+    fn signed_head_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        self.read(move |connection| audit::signed_head_at(connection, time))
+    }
+
+    fn audit_start(&self) -> BoxFuture<'_, Result<Option<SignedHead>, StoreError>> {
+        self.read(audit::start)
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+        async move {
+            // A connection of its own, on a thread of its own: it takes as long as the database is large, and nobody
+            // waits for it.
+            let database = self.path.clone();
+            let copying = tokio::task::spawn_blocking(move || copy::snapshot(&database));
+            copying.await.map_err(|_| StoreError::Failed("the copying panicked".into()))?
+        }
+        .boxed()
     }
 }
 

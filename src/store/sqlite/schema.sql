@@ -7,7 +7,11 @@
 CREATE TABLE meta (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
     version     INTEGER NOT NULL CHECK (version >= 0),
-    next_serial INTEGER NOT NULL CHECK (next_serial >= 1)
+    next_serial INTEGER NOT NULL CHECK (next_serial >= 1),
+    -- Below these nothing is given out, whatever the rows say: a restored backup does not know what came after it.
+    id_floor    INTEGER NOT NULL DEFAULT 1,
+    uid_floor   INTEGER NOT NULL DEFAULT 0,
+    gid_floor   INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 INSERT INTO meta (one, version, next_serial) VALUES (1, 0, 1);
@@ -214,16 +218,25 @@ CREATE TABLE audit_heads (
     signature BLOB NOT NULL CHECK (length(signature) = 64)
 ) STRICT;
 
--- The log is only ever appended to. This stops a mistake, not an intruder: for that there are the hash chain and the
--- signed heads.
+-- Where the log begins: after the entry of this signed head, which stays. What came before is in the archive. No row: at
+-- the first entry.
+CREATE TABLE audit_start (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    number INTEGER NOT NULL REFERENCES audit_heads (number)
+) STRICT;
+
+-- The log is only ever appended to, and shortened at its beginning. This stops a mistake, not an intruder: for that there
+-- are the hash chain and the signed heads.
 CREATE TRIGGER audit_is_appended_to BEFORE INSERT ON audit
-WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit) BEGIN
+WHEN NEW.seq <> coalesce((SELECT max(seq) FROM audit), (SELECT seq FROM audit_start JOIN audit_heads USING (number)), 0) + 1
+BEGIN
     SELECT RAISE(ABORT, 'the audit log is only appended to');
 END;
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
     SELECT RAISE(ABORT, 'the audit log is only appended to');
 END;
-CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM audit_start JOIN audit_heads USING (number)) BEGIN
     SELECT RAISE(ABORT, 'the audit log is only appended to');
 END;
 CREATE TRIGGER audit_heads_are_appended_to BEFORE INSERT ON audit_heads
@@ -233,6 +246,7 @@ END;
 CREATE TRIGGER audit_heads_are_not_changed BEFORE UPDATE ON audit_heads BEGIN
     SELECT RAISE(ABORT, 'signed heads are only appended to');
 END;
-CREATE TRIGGER audit_heads_are_not_deleted BEFORE DELETE ON audit_heads BEGIN
+CREATE TRIGGER audit_heads_are_not_deleted BEFORE DELETE ON audit_heads
+WHEN OLD.number >= (SELECT coalesce(max(number), 0) FROM audit_start) BEGIN
     SELECT RAISE(ABORT, 'signed heads are only appended to');
 END;

@@ -53,7 +53,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, WriteError> {
+pub(super) fn run(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, WriteError> {
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 
@@ -74,7 +74,8 @@ pub(super) fn step(connection: &Connection, step: &Step) -> Written {
         certificate(connection, record)?;
     }
     step.entries.iter().try_for_each(|entry| audit::write_entry(connection, entry))?;
-    step.signed.iter().try_for_each(|signed| audit::write_head(connection, signed))
+    step.signed.iter().try_for_each(|signed| audit::write_head(connection, signed))?;
+    step.forget.iter().try_for_each(|start| audit::begin_after(connection, *start))
 }
 
 /// Writes where a transaction ends.

@@ -184,9 +184,11 @@ const TABLE: &[(&str, Does, &str)] = &[
     ("audit head", Look,                                                       "h   o   o   o   s   k   o   o"),
     ("audit verify", Look,                                                     "y   o   o   o   s   k   o   o"),
     ("ca show", Look,                                                          "y   o   o   o   s   k   o   o"),
-    ("status", Look,                                                           "y   o   o   o   s   k   o   o"),
+    ("status", Look,                                                           "v   o   o   o   s   k   o   o"),
     // Made by the operator's program itself; these are answered before anybody is asked who they are.
     ("setup --yes", Look,                                                      "l   l   l   l   l   l   l   l"),
+    ("backup --to age1 /somewhere", Look,                                      "l   l   l   l   l   l   l   l"),
+    ("restore /x --identity /y", Look,                                         "l   l   l   l   l   l   l   l"),
     ("completions bash", Look,                                                 "l   l   l   l   l   l   l   l"),
     ("man /somewhere", Look,                                                   "l   l   l   l   l   l   l   l"),
 ];
@@ -210,6 +212,8 @@ fn meaning(letter: char) -> (u8, &'static str, &'static str) {
         'p' => (1, "through the gateway", "invalid"),
         'x' => (1, "you are in no project", "not-found"),
         'e' => (1, "no such node", ""),
+        // It says what it was asked, and that something needs attention: there is no provisioner here.
+        'v' => (1, "", ""),
         other => panic!("no letter {other}"),
     }
 }
@@ -225,7 +229,7 @@ async fn check(site: &Site, who: Who, place: usize, line: &str, does: Does, lett
     if answer.exit != exit || !said.contains(word) {
         problems.push(format!("{letter} was expected; exit {}: {}{}", answer.exit, answer.stdout, answer.stderr));
     }
-    if letter != 'y' && letter != 'e' && (answer.stderr.lines().count() != 1 || !answer.stdout.is_empty()) {
+    if !['y', 'e', 'v'].contains(&letter) && (answer.stderr.lines().count() != 1 || !answer.stdout.is_empty()) {
         problems.push(format!("a refusal is one line: {}{}", answer.stdout, answer.stderr));
     }
     let changed = site.world.app.directory().version() != version;
