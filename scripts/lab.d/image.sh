@@ -8,8 +8,8 @@
 # A machine is base, or node above base, below a directory of its own (overlayfs). Nothing is ever written into these.
 
 # Beyond Debian's smallest system: booting, systemd's user records, and what our packages depend on, since the machines
-# have no network to get it from.
-base_packages=(systemd systemd-sysv dbus libpam-systemd libnss-systemd iproute2 procps openssh-client rsync adduser)
+# have no network to get it from; and what backups are made for (age).
+base_packages=(systemd systemd-sysv dbus libpam-systemd libnss-systemd iproute2 procps openssh-client rsync age)
 node_packages=(openssh-server munge slurmctld slurmd slurm-client libpam-slurm-adopt)
 
 # Debian's own sources, as this machine has them: one line for each, as sources.list(5) has it.

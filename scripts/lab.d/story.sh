@@ -18,6 +18,7 @@ play_story() {
   rebooted
   cut_off
   reinstalled
+  lost
 }
 
 # Straight to a node's sshd, past the gateway, as somebody could who is inside the network.
@@ -270,4 +271,57 @@ reinstalled() {
   play login0 root "apt-get install -y ./$(basename "$(package next certgate-node)")"
   check 'it is installed again' succeeded
   check 'and is a node again, without a token' eventually 30 quietly laptop user1 "ssh $login hostname"
+}
+
+lost() {
+  chapter 'The bastion is lost, and another takes its place, from a backup'
+  local recipient audit_key facts serial
+  # Whoever is to read backups has the secret key; the bastion only ever sees the public one.
+  recipient=$(quietly laptop admin1 'age-keygen -o backup-key.txt 2>/dev/null && age-keygen -y backup-key.txt')
+  operator "certgate backup --to $recipient --with-ca-keys certgate.age"
+  check 'a backup is made while everything runs' succeeded
+  # Carried away, with what is no state of the authority's: the key by which nodes know the gateway, and this fingerprint.
+  fetch bastion certgate.age /var/lib/certgate-gateway/ssh_host_ed25519_key
+  audit_key=$(quietly bastion root 'certgate ca show' | sed -n 's/.* audit log \(SHA256:.*\)/\1/p')
+  facts=$(decided)
+  # What comes after the backup is lost with the bastion, but for what has left it.
+  user1 'ssh bastion.example.com cert --ttl 6m 2>/dev/null >kept.pub; ssh-keygen -L -f kept.pub | grep Serial'
+  serial=$(sed -n 's/.*Serial: //p' "$dir/out")
+  check 'a certificate is issued after the backup' test "${serial:-0}" -gt 0
+  operator 'systemctl poweroff' || :
+  check 'the bastion is gone' eventually 60 test ! -e "$dir/bastion/ready"
+  "$lab" erase "$dir/bastion"
+  printf '  %sits disk is erased; another machine gets its name and address%s\n' "$dim" "$plain"
+  names | into bastion /etc/hosts
+  boot bastion
+  check 'it has booted' eventually 60 running bastion
+  install_bastion next
+  put bastion "$dir/certgate.age"
+  quietly laptop admin1 'cat backup-key.txt' | "$machine" run "$dir/bastion" root install -m 0600 /dev/stdin backup-key.txt
+  "$machine" run "$dir/bastion" root install -m 0600 -o certgate-gateway -g certgate-gateway /dev/stdin \
+    /var/lib/certgate-gateway/ssh_host_ed25519_key <"$dir/ssh_host_ed25519_key"
+  operator 'certgate restore certgate.age --identity backup-key.txt --dry-run'
+  check 'it says what the backup is' says 'bastion\.example\.com'
+  operator "certgate restore certgate.age --identity backup-key.txt --audit-key $audit_key --yes"
+  check 'the authority is restored' succeeded
+  operator 'certgate setup --restored --host bastion.example.com --yes'
+  check 'and the services run' succeeded
+  check 'authority, gateway and both nodes are connected again' eventually 90 all_connected
+  operator 'certgate status'
+  check 'what was decided is as it was' same_as "$facts"
+  operator 'certgate audit verify'
+  check 'the audit log is whole' succeeded
+  user1 'ssh bastion.example.com cert --ttl 7m 2>/dev/null >kept.pub; ssh-keygen -L -f kept.pub | grep Serial'
+  check 'no serial number is given out twice' test "$(sed -n 's/.*Serial: //p' "$dir/out")" -gt "${serial:-0}"
+  user1 "ssh $login srun --partition=login hostname"
+  check 'user1 works on, and her known_hosts knows the bastion' says_exactly login0
+  admin1 'ssh bastion.example.com member remove acme/ml-training user1@acme.example --yes --wait'
+  check 'gateway and nodes take what is decided from now on' succeeded
+}
+
+# Copies files from a machine to the lab's directory. Arguments: NAME FILE…
+fetch() {
+  local name=$1 file
+  shift
+  for file in "$@"; do "$machine" run "$dir/$name" root cat "$file" >"$dir/${file##*/}"; done
 }
