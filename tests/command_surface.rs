@@ -242,10 +242,19 @@ fn man_pages_are_written_for_every_program_and_mandoc_reads_them() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let mut names: Vec<_> = std::fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
-    for name in ["certgate.1", "certgate-member-add.1", "certgated.8", "certgate-node-join.8", "certgate-principals.8"]
-    {
+    for name in [
+        "certgate.1",
+        "certgate-member-add.1",
+        "certgated.8",
+        "certgate-node-join.8",
+        "certgate-principals.8",
+        "certgate-authority.toml.5",
+        "certgate-gateway.toml.5",
+        "certgate-node.toml.5",
+    ] {
         assert!(names.contains(&pages.join(name)), "{name} is missing");
     }
-    let lint = std::process::Command::new("mandoc").args(["-T", "lint", "-W", "error"]).args(&names).output().unwrap();
+    let lint =
+        std::process::Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).args(&names).output().unwrap();
     assert!(lint.status.success(), "{}", String::from_utf8_lossy(&lint.stdout));
 }

@@ -1,4 +1,5 @@
-//! Man pages from the grammars: certgate(1) with a page for each command, and the other programs' in section 8.
+//! Man pages from the grammars: certgate(1) with a page for each command, and the other programs' in section 8. Those of
+//! the configuration files, in section 5, are [`super::settings`]' matter.
 
 use super::help::{self, EXIT_STATUS};
 use clap::Command;
@@ -7,6 +8,9 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 use std::{collections::BTreeSet, io};
+
+/// When this version was made, as the pages have it: the packages of a version are the same whoever builds them, and when.
+pub(super) const DATE: &str = "2026-11-26";
 
 /// A man page as a file.
 #[derive(Clone, Debug)]
@@ -22,7 +26,7 @@ const HELPER: &str = include_str!("../../docs/certgate-principals.8");
 
 /// All pages.
 pub(super) fn pages(grammar: Command, programs: Vec<Command>) -> Vec<Page> {
-    let mut found = vec![Page { name: "certgate-principals.8".into(), text: HELPER.into() }];
+    let mut found = vec![Page { name: "certgate-principals.8".into(), text: HELPER.replacen("\"\"", DATE, 1).into() }];
     let mut add = |command: Command, section: &str| {
         // Names the commands after their parents, and gives them the options that all have.
         let mut command = command.disable_help_subcommand(true);
@@ -33,6 +37,7 @@ pub(super) fn pages(grammar: Command, programs: Vec<Command>) -> Vec<Page> {
     for program in programs {
         add(program, "8");
     }
+    found.extend(super::settings::pages());
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
@@ -80,9 +85,10 @@ fn write(
 /// leaves out an empty date, so that what follows takes its place.
 fn tidied(name: &str, section: &str, text: &[u8]) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
-    let mut page = format!(".TH {name} {section} \"\" \"certgate {version}\" certgate\n");
+    let mut page = format!(".TH {name} {section} {DATE} \"certgate {version}\" certgate\n");
     let mut seen = BTreeSet::new();
-    for line in String::from_utf8_lossy(text).lines() {
+    let text = String::from_utf8_lossy(text).replace(".br\n\n.br\n", ".sp\n");
+    for line in text.lines() {
         let preamble = line.starts_with(".ie ") || line.starts_with(".el ");
         if !preamble || seen.insert(line.to_owned()) {
             page.push_str(line.trim_end());
@@ -167,7 +173,10 @@ mod tests {
     fn every_command_has_a_page_that_says_how_it_is_given() {
         let add = text("certgate-member-add.1");
         let version = env!("CARGO_PKG_VERSION");
-        assert!(add.starts_with(&format!(".TH certgate-member-add 1 \"\" \"certgate {version}\" certgate\n")), "{add}");
+        assert!(
+            add.starts_with(&format!(".TH certgate-member-add 1 {DATE} \"certgate {version}\" certgate\n")),
+            "{add}"
+        );
         assert!(add.contains("certgate\\-member\\-add \\- Add somebody to a project"), "{add}");
         assert!(add.contains("accounts type \\fBssh BASTION member add\\fR"), "{add}");
         assert!(

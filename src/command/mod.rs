@@ -26,6 +26,7 @@ mod project;
 mod reply;
 mod service;
 mod session;
+mod settings;
 pub mod setup;
 mod ssh_config;
 mod status;
@@ -38,6 +39,7 @@ mod whoami;
 pub use grammar::grammar;
 pub use local::{Local, RestoreOrder, locally};
 pub use manual::Page;
+pub use settings::{Setting, shown};
 
 use crate::{
     app::{

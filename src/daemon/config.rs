@@ -123,6 +123,7 @@ pub(super) fn user_number(setting: &'static str, name: &str) -> Result<u32, Conf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn the_shipped_configuration_is_what_the_program_reads() {
@@ -166,6 +167,50 @@ mod tests {
         let defaults = (crate::gateway::Limits::default(), crate::gateway::PenaltySettings::default());
         assert_eq!((config.limits, penalties), defaults);
         assert_eq!(config.algorithms, crate::gateway::Algorithms::default());
+    }
+
+    /// The settings of a type, by what it says to one that it does not have.
+    fn settings<T: DeserializeOwned>() -> BTreeSet<String> {
+        let said = toml::from_str::<T>("no_such_setting = 1").err().unwrap().to_string();
+        let (_, expected) = said.split_once("expected ").unwrap();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    /// The man pages are made of the shipped files (`command::settings`).
+    #[test]
+    fn the_shipped_files_show_every_setting_and_none_that_does_not_exist() {
+        use crate::{gateway, node, provisioner};
+        let mut files: BTreeMap<&str, BTreeMap<&str, BTreeSet<String>>> = BTreeMap::new();
+        let authority = files.entry("authority.toml").or_default();
+        authority.insert("", settings::<AuthorityConfig>());
+        authority.insert("bastion", settings::<Bastion>());
+        authority.insert("certificates", settings::<CertificateSettings>());
+        authority.insert("certificates.extensions", settings::<crate::policy::Extensions>());
+        authority.insert("provisioner", settings::<provisioner::RawConfig>());
+        let gateway = files.entry("gateway.toml").or_default();
+        gateway.insert("", settings::<gateway::RawConfig>());
+        gateway.insert("limits", settings::<gateway::RawLimits>());
+        gateway.insert("penalties", settings::<gateway::RawPenalties>());
+        gateway.insert("algorithms", settings::<gateway::RawAlgorithms>());
+        let node = files.entry("node.toml").or_default();
+        node.insert("", settings::<node::config::NodeConfig>());
+        node.insert("userdb", settings::<node::accounts::UserRecords>());
+        for (file, tables) in &mut files {
+            // A table is shown by its settings.
+            let names: Vec<String> = tables.keys().map(|name| (*name).to_owned()).collect();
+            for name in names.iter().filter(|name| !name.is_empty()) {
+                let (outer, inner) = name.rsplit_once('.').unwrap_or(("", name));
+                assert!(tables.get_mut(outer).unwrap().remove(inner), "{file}: there is no table {name}");
+            }
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(file);
+            let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for setting in crate::command::shown(&std::fs::read_to_string(path).unwrap()) {
+                shown.entry(setting.table).or_default().insert(setting.name);
+            }
+            let wanted: BTreeMap<String, _> =
+                tables.iter().map(|(name, set)| ((*name).to_owned(), set.clone())).collect();
+            assert_eq!(shown, wanted, "{file}");
+        }
     }
 
     #[test]

@@ -84,7 +84,7 @@ enabled() { find /etc/systemd/system -name 'certgate*' -printf '%f\n' | sort | t
 check 'the agent is enabled, and nothing of the bastion' same "$(enabled)" 'certgate-node.service '
 check 'sshd is as it was' test -z "$(ls /etc/ssh/sshd_config.d)"
 check 'the units are what systemd understands' runs systemd-analyze verify /lib/systemd/system/certgate*
-for page in certgate.1 certgated.8 certgate-node.8 certgate-principals.8; do
+for page in certgate.1 certgated.8 certgate-node.8 certgate-principals.8 certgate-{authority,gateway,node}.toml.5; do
   check "man ${page%.*}" test -e "/usr/share/man/man${page##*.}/$page.gz"
 done
 
