@@ -108,6 +108,77 @@ fn systemds_sockets_are_used_also_by_the_process_that_takes_over() {
 }
 
 #[test]
+fn one_that_is_to_stop_takes_nobody_and_lets_who_is_there_go_on() {
+    use rustix::process::Signal;
+    let dir = tempfile::tempdir().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let file = config(&dir, &format!("listen = ['{address}']\n[limits]\ndrain_on_stop = '1h'\nlogin_deadline = '1h'"));
+    let log = dir.path().join("log");
+    let mut command = Command::new(GATEWAY);
+    command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+    let mut running = Group::start(&mut command, &log);
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    let there = greeted(address).unwrap();
+    running.signal(Signal::TERM);
+    eventually("it takes nobody", || TcpStream::connect(address).is_err());
+    assert!(running.0.try_wait().unwrap().is_none(), "it has ended");
+    running.signal(Signal::TERM);
+    eventually("it has ended", || running.0.try_wait().unwrap().is_some_and(|status| status.success()));
+    drop(there);
+}
+
+/// What systemd is told, at a socket of ours (sd_notify(3)).
+struct Told(std::os::unix::net::UnixDatagram);
+
+impl Told {
+    fn by(dir: &TempDir, command: &mut Command) -> Self {
+        let path = dir.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // As systemd sets it, but for the number of a process that is not there yet.
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "4500000").env_remove("WATCHDOG_PID");
+        Self(socket)
+    }
+
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+}
+
+#[test]
+fn the_watchdog_hears_from_a_gateway_that_accepts_and_from_the_one_that_takes_over() {
+    use rustix::process::Signal;
+    let dir = tempfile::tempdir().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let file = config(&dir, &format!("listen = ['{address}']"));
+    let mut command = Command::new(GATEWAY);
+    command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+    let told = Told::by(&dir, &mut command);
+    let log = dir.path().join("log");
+    let mut running = Group::start(&mut command, &log);
+    assert_eq!(told.next(), "READY=1\n");
+    assert_eq!(told.next(), "WATCHDOG=1\n");
+    // One that stands still says nothing, and begins again with that.
+    running.signal(Signal::STOP);
+    running.signal(Signal::CONT);
+    assert_eq!(told.next(), "WATCHDOG=1\n");
+    running.signal(Signal::HUP);
+    let mut said = told.next();
+    while said == "WATCHDOG=1\n" {
+        said = told.next();
+    }
+    assert!(said.starts_with("MAINPID=") && said.contains("\nWATCHDOG=1"), "{said}");
+    // The old one has nothing to carry, and ends; the new one goes on telling.
+    eventually("the old process has ended", || running.0.try_wait().unwrap().is_some_and(|status| status.success()));
+    told.0.set_nonblocking(true).unwrap();
+    while told.0.recv(&mut [0; 4096]).is_ok() {}
+    told.0.set_nonblocking(false).unwrap();
+    assert_eq!(told.next(), "WATCHDOG=1\n");
+}
+
+#[test]
 fn a_process_that_cannot_start_takes_nothing_over() {
     let dir = tempfile::tempdir().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));

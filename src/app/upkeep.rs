@@ -39,6 +39,13 @@ impl App {
         }
     }
 
+    /// Whether decisions are made and answered: one that changes nothing passes the writer, a query the reader. A disk that
+    /// is full changes nothing about either.
+    pub async fn is_alive(&self) -> bool {
+        let decided = self.store.transact(Box::new(|_| None)).await;
+        decided.is_ok() && self.store.last_signed_head().await.is_ok()
+    }
+
     /// Does what is due at this time.
     pub async fn look_after(self: &Arc<Self>, now: Timestamp) {
         self.end_overtime(now).await;

@@ -1,4 +1,5 @@
-//! Where CA keys come from: files in the state directory, today.
+//! Where CA keys come from: files in the state directory, or credentials that systemd has handed over
+//! (`LoadCredential=`, `LoadCredentialEncrypted=`) under the same names.
 
 use super::ed25519::Pair;
 use crate::{
@@ -87,7 +88,7 @@ pub struct CaKeys {
     /// Signs where the audit log ends.
     pub audit: SigningKey,
     /// Where each of them was read.
-    files: [(&'static str, PathBuf); 4],
+    files: [KeyFile; 4],
 }
 
 const USER_CA: &str = "user_ca";
@@ -101,6 +102,20 @@ impl CaKeys {
     #[must_use]
     pub fn present(dir: &Path) -> bool {
         ALL.iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Whether the key that signs the audit log is there.
+    #[must_use]
+    pub fn present_audit(dir: &Path) -> bool {
+        dir.join(AUDIT_KEY).symlink_metadata().is_ok()
+    }
+
+    /// The keys that are in both places: whoever has moved one to the credentials has left a copy behind.
+    #[must_use]
+    pub fn in_both(dir: &Path, credentials: &Path) -> Vec<PathBuf> {
+        let there = |path: &Path| path.symlink_metadata().is_ok();
+        let both = ALL.iter().filter(|name| there(&dir.join(name)) && there(&credentials.join(name)));
+        both.map(|name| dir.join(name)).collect()
     }
 
     /// Makes the keys of a new authority. Only for a state directory that has never been used: see [`CaKeys::load`].
@@ -131,14 +146,24 @@ impl CaKeys {
     /// # Errors
     /// A key is missing, unsafe or damaged.
     pub fn load(dir: &Path, database: &Path) -> Result<Self, KeyFileError> {
-        let load = |name: &str| read(&dir.join(name), database);
-        Ok(Self {
-            files: ALL.map(|name| (name, dir.join(name))),
-            user: Box::new(FileSigner::load(&dir.join(USER_CA), database)?),
-            host: Box::new(FileSigner::load(&dir.join(HOST_CA), database)?),
-            bundle: load(BUNDLE_KEY)?,
-            audit: load(AUDIT_KEY)?,
-        })
+        Self::load_with(dir, None, database)
+    }
+
+    /// The same; a key that is among the credentials is taken from there.
+    ///
+    /// # Errors
+    /// A key is missing, unsafe or damaged.
+    pub fn load_with(dir: &Path, credentials: Option<&Path>, database: &Path) -> Result<Self, KeyFileError> {
+        let files = ALL.map(|name| match credentials.map(|credentials| credentials.join(name)) {
+            Some(path) if path.symlink_metadata().is_ok() => (name, path, Place::Credentials),
+            _ => (name, dir.join(name), Place::State),
+        });
+        // In the order of ALL.
+        let [user, host, bundle, audit] = &files;
+        let load = |(_, path, place): &KeyFile| read(path, database, *place);
+        let signer = |file: &KeyFile| Ok::<_, KeyFileError>(Box::new(FileSigner::new(&file.1, &load(file)?)?));
+        let (user, host, bundle, audit) = (signer(user)?, signer(host)?, load(bundle)?, load(audit)?);
+        Ok(Self { files, user, host, bundle, audit })
     }
 
     /// The public halves of the CA keys.
@@ -153,8 +178,8 @@ impl CaKeys {
     /// One cannot be read any more, or is another one now.
     pub fn private(&self) -> Result<Vec<(&'static str, Zeroizing<String>)>, KeyFileError> {
         let public = self.by_name();
-        let read = |(name, path): &(&'static str, PathBuf)| {
-            let (text, key) = read_text(path, path)?;
+        let read = |(name, path, place): &KeyFile| {
+            let (text, key) = read_text(path, path, *place)?;
             if public.get(*name) != Some(&public_half(&key)) {
                 let what = "it is not the key that the authority has read when it started".to_owned();
                 return Err(KeyFileError::Format { path: path.clone(), what });
@@ -196,11 +221,10 @@ struct FileSigner {
 }
 
 impl FileSigner {
-    fn load(path: &Path, database: &Path) -> Result<Self, KeyFileError> {
-        let key = read(path, database)?;
+    fn new(path: &Path, key: &SigningKey) -> Result<Self, KeyFileError> {
         let pair =
-            Pair::new(&key).map_err(|error| KeyFileError::Format { path: path.to_owned(), what: error.to_string() })?;
-        Ok(Self { key: pair, public: public_half(&key) })
+            Pair::new(key).map_err(|error| KeyFileError::Format { path: path.to_owned(), what: error.to_string() })?;
+        Ok(Self { key: pair, public: public_half(key) })
     }
 }
 
@@ -240,11 +264,36 @@ fn make(path: &Path, comment: &str) -> Result<(), KeyFileError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
 }
 
-fn read(path: &Path, evidence: &Path) -> Result<SigningKey, KeyFileError> {
-    read_text(path, evidence).map(|(_, key)| key)
+/// A key's name, where it is, and what kind of place that is.
+type KeyFile = (&'static str, PathBuf, Place);
+
+/// Where a key lies, and so what its file must be like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The state directory: the authority's own file.
+    State,
+    /// systemd's credentials: on a file system that nobody can write to, readable by the service's user alone. Where that
+    /// file system has access control lists the file is root's, a list lets the user read it, and the group's bits of its
+    /// mode are the list's mask (acl(5)); otherwise it is the user's.
+    Credentials,
 }
 
-fn read_text(path: &Path, evidence: &Path) -> Result<(Zeroizing<String>, SigningKey), KeyFileError> {
+impl Place {
+    fn is_closed(self, metadata: &std::fs::Metadata) -> bool {
+        let listed = self == Self::Credentials && metadata.uid() == 0 && metadata.gid() == 0;
+        metadata.mode() & if listed { 0o037 } else { 0o077 } == 0
+    }
+
+    fn is_owner(self, uid: u32) -> bool {
+        uid == rustix::process::geteuid().as_raw() || (self == Self::Credentials && uid == 0)
+    }
+}
+
+fn read(path: &Path, evidence: &Path, place: Place) -> Result<SigningKey, KeyFileError> {
+    read_text(path, evidence, place).map(|(_, key)| key)
+}
+
+fn read_text(path: &Path, evidence: &Path, place: Place) -> Result<(Zeroizing<String>, SigningKey), KeyFileError> {
     let io = |source: std::io::Error| KeyFileError::Io { path: path.to_owned(), source };
     let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let file = match opened {
@@ -260,11 +309,11 @@ fn read_text(path: &Path, evidence: &Path) -> Result<(Zeroizing<String>, Signing
     if !metadata.is_file() {
         return Err(refuse(path, "it is not a regular file", "Restore it from a backup"));
     }
-    if metadata.mode() & 0o077 != 0 {
+    if !place.is_closed(&metadata) {
         let what = format!("its mode is {:04o}, others can get at it", metadata.mode() & 0o7777);
         return Err(refuse(path, what, "If nobody has read it: chmod 0600; otherwise replace the CA"));
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
+    if !place.is_owner(metadata.uid()) {
         let what = format!("it belongs to user {}", metadata.uid());
         return Err(refuse(path, what, "It must belong to the user that the authority runs as"));
     }
@@ -304,6 +353,34 @@ mod tests {
             assert_eq!(dir.path().join(name).metadata().unwrap().mode() & 0o7777, 0o600, "{name}");
         }
         assert_eq!(load(&dir).unwrap().public(), load(&dir).unwrap().public());
+    }
+
+    #[test]
+    fn a_key_among_the_credentials_is_taken_from_there_and_one_that_others_can_read_is_not() {
+        let (dir, credentials) = (made(), tempfile::tempdir().unwrap());
+        let database = dir.path().join("directory.sqlite3");
+        let load_with = || CaKeys::load_with(dir.path(), Some(credentials.path()), &database);
+        let public = load(&dir).unwrap().public();
+        assert_eq!(load_with().unwrap().public(), public, "none is there");
+        std::fs::copy(dir.path().join(USER_CA), credentials.path().join(USER_CA)).unwrap();
+        assert_eq!(CaKeys::in_both(dir.path(), credentials.path()), [dir.path().join(USER_CA)]);
+        std::fs::remove_file(dir.path().join(USER_CA)).unwrap();
+        assert!(load(&dir).is_err() && CaKeys::in_both(dir.path(), credentials.path()).is_empty());
+        assert_eq!(load_with().unwrap().public(), public);
+        let allow = |mode| {
+            let path = credentials.path().join(USER_CA);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        allow(0o400);
+        assert_eq!(load_with().unwrap().public(), public);
+        for mode in [0o404, 0o420, 0o410] {
+            allow(mode);
+            assert!(matches!(load_with(), Err(KeyFileError::Unsafe { .. })), "{mode:o}");
+        }
+        // One that is there and bad is said to be, also where the state directory has another.
+        std::fs::write(credentials.path().join(HOST_CA), "nonsense").unwrap();
+        allow(0o400);
+        assert!(matches!(load_with(), Err(KeyFileError::Unsafe { .. } | KeyFileError::Format { .. })));
     }
 
     #[test]

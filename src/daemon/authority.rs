@@ -3,7 +3,7 @@
 use super::{
     config::{AuthorityConfig, user_number},
     outside::{SystemClock, SystemEntropy},
-    ready, stop_on_signals,
+    ready, stop_on_signals, watch,
 };
 use crate::{
     api::server::{Allowed, serve_admin, serve_gateway, serve_provisioner},
@@ -16,8 +16,9 @@ use crate::{
 use rustix::fs::Mode;
 use std::{
     error::Error,
+    iter,
     os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
@@ -49,9 +50,11 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     prepare_state_dir(&config.state_dir)?;
     let database = SqliteStore::database(&config.state_dir);
     let fresh = database.symlink_metadata().is_err();
-    if fresh && CaKeys::present(&config.state_dir) {
+    // systemd's: credentials(7).
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    if fresh && iter::once(&config.state_dir).chain(&credentials).any(|dir| CaKeys::present(dir)) {
         return Err(format!(
-            "{} is missing, but there are CA keys beside it. An empty directory is never made under an old CA: serials \
+            "{} is missing, but there are CA keys beside it or among the credentials. An empty directory is never made under an old CA: serials \
              and user numbers would be given out twice. Restore the file from a backup; if this authority was never \
              used, begin again with an empty state directory",
             database.display()
@@ -64,6 +67,7 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     if fresh {
         CaKeys::make(&config.state_dir)?;
     } else if store.last_signed_head().await?.is_none()
+        && !credentials.as_deref().is_some_and(CaKeys::present_audit)
         && let Some(path) = CaKeys::add_audit_key(&config.state_dir)?
     {
         tracing::warn!(
@@ -72,7 +76,10 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
              backups, and keep its public half elsewhere ('certgate ca show')"
         );
     }
-    let keys = CaKeys::load(&config.state_dir, &database)?;
+    let keys = CaKeys::load_with(&config.state_dir, credentials.as_deref(), &database)?;
+    for path in credentials.iter().flat_map(|credentials| CaKeys::in_both(&config.state_dir, credentials)) {
+        tracing::warn!(path = %path.display(), "this key is taken from systemd's credentials; the file is not read, and should go");
+    }
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let day = std::time::Duration::from_secs(86_400);
     let archive = config.audit.archive_dir.unwrap_or_else(|| config.state_dir.join("audit"));
@@ -106,6 +113,12 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     let mut keeping = tokio::spawn(app.clone().keep_audit(stop_keeping.clone()));
     serving.spawn(serve_admin(app.clone(), admin, operators, stop.clone()));
     serving.spawn(serve_gateway(app.clone(), gateway, gateway_users, stop.clone()));
+    // One decision that changes nothing and one query: what would be waited for is what everybody waits for.
+    let asked = app.clone();
+    watch(false, stop_upkeep.clone(), move || {
+        let app = asked.clone();
+        async move { app.is_alive().await }
+    });
     tracing::info!(state_dir = %config.state_dir.display(), version = %app.directory().version(), "the authority is ready");
     ready();
 

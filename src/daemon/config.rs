@@ -186,6 +186,8 @@ mod tests {
         authority.insert("bastion", settings::<Bastion>());
         authority.insert("certificates", settings::<CertificateSettings>());
         authority.insert("certificates.extensions", settings::<crate::policy::Extensions>());
+        authority.insert("audit", settings::<AuditSettings>());
+        authority.insert("backup", settings::<BackupSettings>());
         authority.insert("provisioner", settings::<provisioner::RawConfig>());
         let gateway = files.entry("gateway.toml").or_default();
         gateway.insert("", settings::<gateway::RawConfig>());

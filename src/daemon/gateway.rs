@@ -4,6 +4,7 @@ use super::{
     outside::SystemEntropy,
     read_config, ready,
     takeover::{MAX_SOCKETS, Predecessor, Start, Successor, Use, orphan},
+    watch,
 };
 use crate::{
     api::client::GatewayClient,
@@ -18,6 +19,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -26,6 +28,9 @@ use tokio::{
 
 /// Threads that carry connections, at most: what drains has as many, and all of them count for the unit's TasksMax.
 const MAX_THREADS: usize = 16;
+
+/// How long the end of what has not ended by itself may take.
+const ENDING: Duration = Duration::from_secs(30);
 
 /// The flag by which a process knows that another one hands over to it.
 pub(super) const TAKE_OVER: &str = "--take-over";
@@ -66,7 +71,7 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
     let sockets = sockets(&config, inherited)?;
     let copies = copies(&sockets)?;
     let listeners = listeners(sockets)?;
-    let stop = Stop::default();
+    let (stop, drain_on_stop) = (Stop::default(), config.limits.drain_on_stop);
     let gateway = Gateway::new(config, host_key, authority, Arc::new(random), stop.clone())?;
     let control = gateway.control();
     if let Some(predecessor) = &mut predecessor {
@@ -82,7 +87,10 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
         }
         None => ready(),
     }
-    let asked = signals.follow(control, stop, start, copies);
+    let (control, watched) = (Arc::new(control), stop.drain.clone());
+    let accepting = control.clone();
+    watch(take_over, watched, move || std::future::ready(accepting.is_accepting()));
+    let asked = signals.follow(control, (stop, drain_on_stop), start, copies);
     tokio::select! {
         ended = &mut serving => ended?,
         () = asked => serving.await?,
@@ -181,7 +189,13 @@ impl Signals {
     }
 
     /// Does what they ask, until there is nothing more to ask for.
-    async fn follow(mut self, control: Control<GatewayClient>, stop: Stop, start: Start, sockets: Vec<(Use, OwnedFd)>) {
+    async fn follow(
+        mut self,
+        control: Arc<Control<GatewayClient>>,
+        (stop, drain_on_stop): (Stop, Duration),
+        start: Start,
+        sockets: Vec<(Use, OwnedFd)>,
+    ) {
         let mut sockets = Some(sockets);
         loop {
             tokio::select! {
@@ -203,9 +217,18 @@ impl Signals {
                 }
             }
         }
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
-        stop.now.cancel();
+        // As long as it takes, and what systemd gives everybody for the rest.
+        let wanted = u32::try_from((drain_on_stop + ENDING).as_micros()).unwrap_or(u32::MAX);
+        let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(wanted)]);
         stop.drain.cancel();
+        // Or whoever connects would wait for an answer.
+        drop(sockets);
+        tokio::select! {
+            () = tokio::time::sleep(drain_on_stop) => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        stop.now.cancel();
     }
 }
 
@@ -232,8 +255,8 @@ async fn hand_over(
     match began {
         Ok(Ok(pid)) => {
             tracing::info!(action = "hand over", outcome = "another process has taken over", pid);
-            // Only who is the main process may say who is.
-            let _ = sd_notify::notify(&[NotifyState::MainPid(pid)]);
+            // Only who is the main process may say who is. The watchdog hears from that one next.
+            let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Watchdog]);
             None
         }
         Ok(Err(error)) => {

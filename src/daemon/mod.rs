@@ -14,7 +14,7 @@ pub use outside::{SystemClock, SystemEntropy};
 pub use provisioner::run_provisioner;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// The daemons of a bastion.
@@ -114,6 +114,37 @@ fn stop_on_signals() -> std::io::Result<CancellationToken> {
         cancelled.cancel();
     });
     Ok(stop)
+}
+
+/// Tells systemd that the service is alive (`WatchdogSec=`), as long as `alive` says so, until `stop`: three times as often as
+/// systemd wants to hear it. A process that has taken over (`inherited`) is watched as the one before it was, whose
+/// number is in its environment still.
+fn watch<F: Future<Output = bool> + Send + 'static>(
+    inherited: bool,
+    stop: CancellationToken,
+    alive: impl Fn() -> F + Send + 'static,
+) {
+    let wanted = if inherited {
+        let text = std::env::var("WATCHDOG_USEC").ok();
+        text.and_then(|text| text.parse().ok()).map(Duration::from_micros)
+    } else {
+        sd_notify::watchdog_enabled()
+    };
+    let Some(every) = wanted.map(|within| within / 3).filter(|every| !every.is_zero()) else { return };
+    tokio::spawn(async move {
+        loop {
+            // Not at once: of a process that has just taken over systemd may not know yet that it is the main one.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            if alive().await {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            } else {
+                tracing::error!("what serves does not answer; systemd will restart this process if it stays so");
+            }
+        }
+    });
 }
 
 /// Says to systemd, if it is there, that the service is ready.

@@ -41,8 +41,10 @@ pub struct RawLimits {
     pub keepalive_interval: Option<Ttl>,
     /// Questions without an answer after which it is gone.
     pub keepalive_max: Option<usize>,
-    /// How long connections may go on when the gateway is to stop or another has taken over.
+    /// How long connections may go on when another gateway has taken over.
     pub drain: Option<Ttl>,
+    /// The same when the gateway is to stop.
+    pub drain_on_stop: Option<OrOff>,
 }
 
 /// `[penalties]` as it is written.
@@ -123,8 +125,10 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// Questions without an answer after which it is gone.
     pub keepalive_max: usize,
-    /// How long connections may go on when the gateway is to stop.
+    /// How long connections may go on when another gateway has taken over.
     pub drain: Duration,
+    /// The same when the gateway is to stop.
+    pub drain_on_stop: Duration,
 }
 
 impl Default for Limits {
@@ -147,6 +151,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(15),
             keepalive_max: 3,
             drain: Duration::from_secs(24 * 3600),
+            drain_on_stop: Duration::from_secs(5),
         }
     }
 }
@@ -211,6 +216,7 @@ impl TryFrom<RawLimits> for Limits {
             keepalive_interval: or(raw.keepalive_interval, d.keepalive_interval),
             keepalive_max: within("keepalive_max", raw.keepalive_max, d.keepalive_max, 1, 100)?,
             drain: or(raw.drain, d.drain),
+            drain_on_stop: raw.drain_on_stop.map_or(d.drain_on_stop, |time| time.duration().unwrap_or_default()),
         })
     }
 }

@@ -4,21 +4,50 @@
 use super::{
     Shared,
     doors::{Doors, Place},
-    life,
+    life, lock,
     metrics::Bound,
     penalties::Offence,
     proxy,
 };
 use crate::app::authority::Authority;
 use futures_util::future::join_all;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, interval, sleep, sleep_until},
 };
 
 /// Refused connections are logged no more often than this.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Each listening socket is looked after at least so often, also when nobody comes.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Which of the listening sockets were looked after: what the watchdog is told follows from it.
+#[derive(Default)]
+pub(super) struct Turns(Mutex<Vec<bool>>);
+
+impl Turns {
+    fn begin(&self, sockets: usize) {
+        *lock(&self.0) = vec![false; sockets];
+    }
+
+    fn took(&self, socket: usize) {
+        lock(&self.0).iter_mut().skip(socket).take(1).for_each(|took| *took = true);
+    }
+
+    /// Whether all of them were since the last call.
+    pub(super) fn all(&self) -> bool {
+        let mut turns = lock(&self.0);
+        let all = !turns.is_empty() && turns.iter().all(|took| *took);
+        turns.fill(false);
+        all
+    }
+}
 
 /// A line before the version string (RFC 4253, 4.2): what sshd says to those whom it refuses for a while.
 const NOT_NOW: &[u8] = b"Not allowed at this time\r\n";
@@ -26,7 +55,9 @@ const NOT_NOW: &[u8] = b"Not allowed at this time\r\n";
 /// Accepts on every listener until the gateway drains, and returns when all connections have ended: by themselves, when
 /// the time for that is over, or when the gateway stops.
 pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: Vec<TcpListener>) {
-    join_all(listeners.into_iter().map(|listener| accept(&shared, listener))).await;
+    shared.turns.begin(listeners.len());
+    let accepting = listeners.into_iter().enumerate().map(|(index, listener)| accept(&shared, index, listener));
+    join_all(accepting).await;
     if !shared.stop.now.is_cancelled() {
         let (connections, _) = shared.doors.count();
         tracing::info!(action = "drain", outcome = "no new connections are taken", connections);
@@ -45,11 +76,16 @@ pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: 
     }
 }
 
-async fn accept<A: Authority>(shared: &Arc<Shared<A>>, listener: TcpListener) {
+async fn accept<A: Authority>(shared: &Arc<Shared<A>>, index: usize, listener: TcpListener) {
     let mut complaints = Complaints::default();
+    let mut turn = interval(TURN);
     loop {
         let accepted = tokio::select! {
             () = shared.stop.drain.cancelled() => return,
+            _ = turn.tick() => {
+                shared.turns.took(index);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {

@@ -118,6 +118,7 @@ struct Shared<A> {
     doors: Arc<Doors>,
     penalties: Mutex<Penalties>,
     metrics: Metrics,
+    turns: listener::Turns,
     stop: Stop,
 }
 
@@ -258,6 +259,7 @@ impl<A: Authority> Gateway<A> {
             doors: Arc::default(),
             penalties: Mutex::default(),
             metrics: Metrics::new(),
+            turns: listener::Turns::default(),
             stop,
         })))
     }
@@ -295,6 +297,12 @@ impl<A: Authority> Gateway<A> {
 pub struct Control<A>(Arc<Shared<A>>);
 
 impl<A: Authority> Control<A> {
+    /// Whether each of the listening sockets was looked after since this was last asked.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.0.turns.all()
+    }
+
     /// Takes a name of its own, and returns when the authority knows it by that, or cannot be asked.
     pub async fn step_aside(&self) {
         // No configured name has a '+'.

@@ -7,7 +7,7 @@ use super::{
     doctor::{self, DoctorArgs},
     join::{self, Places},
     leave,
-    run::{self, Clock},
+    run::{self, Clock, Watch},
     sshd::Sshd,
 };
 use crate::app::protocol::Reach;
@@ -270,7 +270,12 @@ async fn serve(config: NodeConfig, clock: Clock) -> ExitCode {
     };
     // Without systemd these do nothing.
     let tell = |state| drop(sd_notify::notify(&[state]));
-    let result = run::run(config, clock, || tell(sd_notify::NotifyState::Ready), stop).await;
+    // Three times as often as it is wanted.
+    let watch = Watch {
+        every: sd_notify::watchdog_enabled().map(|within| within / 3).filter(|every| !every.is_zero()),
+        tell: || drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+    };
+    let result = run::run(config, clock, || tell(sd_notify::NotifyState::Ready), watch, stop).await;
     tell(sd_notify::NotifyState::Stopping);
     result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }

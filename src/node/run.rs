@@ -23,6 +23,9 @@ use tokio::{sync::watch, task::JoinSet};
 /// Connections that go on for what they carry. Upgrades follow each other more slowly than that.
 const MAX_RETIRED: usize = 8;
 
+/// How often an agent that nobody watches says that it is alive.
+const UNWATCHED: Duration = Duration::from_secs(24 * 3600);
+
 /// The agent cannot start.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -37,6 +40,15 @@ pub enum RunError {
 /// Reads the clock.
 pub type Clock = fn() -> Timestamp;
 
+/// How the agent is watched: in its loop it calls `tell` this often.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// How often; never if not set.
+    pub every: Option<Duration>,
+    /// Tells whoever watches that the agent is alive.
+    pub tell: fn(),
+}
+
 /// Runs until `stop` is ready. `ready` is called once, when logins can be decided: at once with the last table, or
 /// when a gateway has been reached.
 ///
@@ -46,6 +58,7 @@ pub async fn run(
     config: NodeConfig,
     clock: Clock,
     ready: impl FnOnce(),
+    watch: Watch,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let (mut edge, mut todo) = Edge::start(config, clock)?;
@@ -57,6 +70,9 @@ pub async fn run(
     let mut age = tokio::time::interval(Duration::from_secs(NODE_HELLO_SECS));
     age.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stop = std::pin::pin!(stop);
+    // Far off where nobody watches.
+    let mut watched = tokio::time::interval(watch.every.unwrap_or(UNWATCHED));
+    watched.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         while let Some(action) = todo.pop_front() {
             if let Some(event) = edge.perform(action).await {
@@ -68,6 +84,10 @@ pub async fn run(
         }
         let event = tokio::select! {
             () = &mut stop => return Ok(()),
+            _ = watched.tick() => {
+                (watch.tell)();
+                continue;
+            }
             _ = timer.tick() => Event::Tick,
             _ = age.tick() => Event::Look(clock()),
             event = next_event(&mut edge.link, &mut edge.dialling, clock) => event,
