@@ -160,3 +160,32 @@ async fn what_was_cut_short_is_gone_on_with_and_what_is_wrong_stays() {
     assert!(left.len() < whole.len() && left.last().unwrap().event.action == "audit.archive");
     world.operator("audit verify").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restoration_the_archive_of_the_lost_log_takes_nothing_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    World::on_disk(&state).await.unwrap().close().await;
+    let copy = dir.path().join("copy");
+    assert!(Command::new("cp").arg("-a").arg(&state).arg(&copy).status().unwrap().success());
+    // Two logs with one beginning and one key, as many entries and heads in each.
+    for (place, name) in [(&copy, "lost"), (&state, "kept")] {
+        let world = World::on_disk(place).await.unwrap();
+        for n in 0..3 {
+            world.operator(&format!("org create {name}-{n}")).await;
+            world.settle().await;
+            world.pass(DAY);
+        }
+        if name == "lost" {
+            archive(&world, &retention(dir.path(), 1)).await;
+            assert_eq!(files(dir.path()).len(), 1);
+        } else {
+            let before = world.log().await;
+            archive(&world, &retention(dir.path(), 1)).await;
+            assert_eq!(world.log().await, before, "something left the log that is archived nowhere");
+        }
+        world.close().await;
+    }
+}

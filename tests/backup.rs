@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod authority_support;
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod process_support;
 
 use process_support::Site;
@@ -102,7 +104,7 @@ fn an_authority_from_a_backup_goes_on_and_gives_nothing_out_twice() {
 
     let restored = restore(&[&order[..], &["--yes", "--audit-key", &audit_key]].concat());
     let told = String::from_utf8(restored.stderr).unwrap();
-    assert!(restored.status.success() && told.contains("systemctl start certgate-authority"), "{told}");
+    assert!(restored.status.success() && told.contains("\nNext: "), "{told}");
     let names = Path::new(&into).read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     // SQLite's own two beside the database are empty, or not there.
     let mut names: Vec<_> = names.filter(|name| !name.starts_with("directory.sqlite3-")).collect();
@@ -163,6 +165,61 @@ fn a_backup_without_the_keys_is_read_by_age_and_tar_and_waits_for_the_keys() {
     }
     site.again();
     assert!(site.done(&["user", "list"]).contains(USER));
+}
+
+/// Operators need not be root, and whatever else they do can be undone.
+#[tokio::test]
+async fn the_ca_keys_are_for_those_who_have_them_anyway() {
+    let world = authority_support::World::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let to = [age_key(dir.path(), "identity").1];
+    let other = certgate::app::Asker::Operator { uid: 64_321 };
+    let refused = world.app.begin_backup(&other, &to, true).await.err().unwrap().to_string();
+    assert!(refused.contains("is for root"), "{refused}");
+    let last = world.log().await.pop().unwrap().event;
+    assert_eq!((last.action.as_str(), last.reason.as_deref()), ("backup.create", Some("operators-only")));
+    // Without them, and root with them, it is the store in memory that has none to give.
+    for (asker, keys) in [(other, false), (certgate::app::Asker::Operator { uid: 0 }, true)] {
+        let error = world.app.begin_backup(&asker, &to, keys).await.err().unwrap().to_string();
+        assert!(error.contains("nothing is durable"), "{error}");
+    }
+}
+
+/// A directory that belongs to somebody else, as the packages make it: what is restored is theirs, and was made as them.
+#[test]
+fn root_restores_as_the_owner_of_the_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let site = populated();
+    // Everybody may go through it, to their own.
+    let dir = site.dir.path();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (identity, recipient) = age_key(dir, "identity");
+    site.done(&["backup", "--to", &recipient, "--with-ca-keys", &path("backup.age")]);
+    let into = path("restored");
+    fs::create_dir(&into).unwrap();
+    std::os::unix::fs::chown(&into, Some(64_321), Some(64_322)).unwrap();
+    let order =
+        [&*path("backup.age"), "--identity", identity.to_str().unwrap(), "--into", &into, "--yes"].map(str::to_owned);
+    let restored = restore(&order.each_ref().map(String::as_str));
+    let told = String::from_utf8(restored.stderr).unwrap();
+    assert!(restored.status.success() && told.contains("SIGNED BY"), "{told}");
+    for entry in Path::new(&into).read_dir().unwrap() {
+        let metadata = entry.unwrap().metadata().unwrap();
+        let owner = (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
+        assert_eq!(owner, (64_321, 64_322));
+    }
+    // Where the owner may not write, root does not either.
+    let into = path("foreign");
+    fs::create_dir(&into).unwrap();
+    std::os::unix::fs::chown(&into, Some(64_321), Some(64_322)).unwrap();
+    fs::set_permissions(&into, fs::Permissions::from_mode(0o555)).unwrap();
+    refused(
+        &[&*path("backup.age"), "--identity", identity.to_str().unwrap(), "--into", &into, "--yes"],
+        "ermission denied",
+    );
 }
 
 #[test]

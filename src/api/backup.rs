@@ -16,11 +16,18 @@ use futures_util::stream;
 use std::{
     io::{self, Write},
     sync::Arc,
+    time::Duration,
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::SendTimeoutError},
+};
 
 /// Pieces of a backup, of 64 KiB, that wait for whoever reads it.
 const WAITING: usize = 4;
+
+/// For so long a piece waits: no other backup is made meanwhile, and the copy takes its space.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Piece = io::Result<Bytes>;
 
@@ -42,7 +49,7 @@ pub(super) async fn serve(
     let (pieces, waiting) = mpsc::channel::<Piece>(WAITING);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let mut out = Pieces(pieces);
+        let mut out = Pieces { to: pieces, runtime: runtime.clone() };
         let written = match backup.write(&mut out) {
             Ok(written) => runtime.block_on(written.record()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -50,7 +57,7 @@ pub(super) async fn serve(
         if let Err(error) = written {
             tracing::error!(%error, "a backup was not made");
             // Whoever has gone away knows.
-            let _ = out.0.blocking_send(Err(io::Error::other(error)));
+            let _ = out.to.try_send(Err(io::Error::other(error)));
         }
     });
     let pieces = stream::unfold(waiting, async |mut waiting| Some((waiting.recv().await?, waiting)));
@@ -66,13 +73,20 @@ fn refused(error: &AppError) -> (StatusCode, Json<Refusal>) {
 }
 
 /// Where it is written to.
-struct Pieces(mpsc::Sender<Piece>);
+struct Pieces {
+    to: mpsc::Sender<Piece>,
+    runtime: Handle,
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked for it has gone away");
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
-        Ok(bytes.len())
+        let gone = |what| io::Error::new(io::ErrorKind::BrokenPipe, what);
+        let sending = self.to.send_timeout(Ok(Bytes::copy_from_slice(bytes)), PATIENCE);
+        match self.runtime.block_on(sending) {
+            Ok(()) => Ok(bytes.len()),
+            Err(SendTimeoutError::Closed(_)) => Err(gone("whoever asked for it has gone away")),
+            Err(SendTimeoutError::Timeout(_)) => Err(gone("whoever asked for it does not read it")),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -51,7 +51,17 @@ impl App {
         let place = self.backing_up.clone().try_acquire_owned();
         let decide = {
             let busy = place.is_err();
+            let uid = match asker {
+                Asker::Operator { uid } => Some(*uid),
+                Asker::Account { .. } => None,
+            };
             move |_: crate::store::Ledger<'_>, _: &_, _: &_, _| {
+                // Whatever else an operator does can be undone. These keys cannot be taken back: only those get them who can
+                // read their files anyway.
+                if with_ca_keys && !uid.is_some_and(has_the_keys) {
+                    let text = "a backup with the CA keys is for root, and for the user that the authority runs as";
+                    return Err(Denial::plain(Reason::OperatorsOnly, text));
+                }
                 if busy {
                     return Err(Denial::plain(
                         Reason::Conflict,
@@ -137,6 +147,10 @@ impl Written {
         *lock(&app.last_backup) = Some(at);
         Ok(())
     }
+}
+
+fn has_the_keys(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 fn recipients(to: &[String]) -> Result<Vec<Recipient>, Denial> {

@@ -11,7 +11,7 @@ use crate::{
     archive::{self, ArchiveError, Checked, Writer},
     audit::{Event, Head, SignedHead},
     domain::{Actor, Timestamp},
-    store::{Change, Mark, StoreError},
+    store::{Change, StoreError},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use thiserror::Error;
@@ -135,6 +135,13 @@ impl App {
         if header.after != from && at != Some(from) {
             return differs("the log does not begin where it does");
         }
+        // One chain with the log, to its end: after a restoration the log may have gone on otherwise than this file.
+        let Some(end) = heads.last() else { return differs("it has no signed head") };
+        if self.store.signed_heads(end.number - 1, 1).await?.first() != Some(end) {
+            return differs("the log has not the signed head that it ends with; a restored log goes on by itself");
+        }
+        let durable = path.clone();
+        blocking(move || archive::sync(&durable)).await??;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let detail = format!("entries {} to {}, SHA-256 {sha256}", header.after.seq + 1, verdict.end.seq);
         let mut gone = from.seq;
@@ -148,9 +155,8 @@ impl App {
             let event = Event { detail: detail.clone(), ..event };
             let events = if recorded { Vec::new() } else { vec![event] };
             recorded = true;
-            // The store has this head itself, or it refuses.
-            let forget = Some(Mark { number: head.number, seq: head.head.seq });
-            let change = Change { events, forget, ..Change::default() };
+            // The store has this very head itself, or it refuses.
+            let change = Change { events, forget: Some(*head), ..Change::default() };
             self.store.transact(Box::new(move |_| Some(change))).await?;
         }
         tracing::info!(file = %path.display(), "{detail} are in the archive, and no longer in the audit log");

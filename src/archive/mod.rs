@@ -67,6 +67,15 @@ pub enum ArchiveError {
     },
 }
 
+/// Sees to it that a file is on disk, and its name, and the directory's.
+///
+/// # Errors
+/// The disk says no.
+pub fn sync(file: &Path) -> Result<(), ArchiveError> {
+    let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed(path));
+    file.ancestors().take(3).filter(|path| !path.as_os_str().is_empty()).try_for_each(sync)
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> ArchiveError {
     move |source| ArchiveError::Io { path: path.to_owned(), source }
 }

@@ -1,4 +1,5 @@
-//! A backup: one file with everything that makes an authority, encrypted so that only whoever has the recipient's key can
+//! A backup: one file with the directory, the record of certificates and the audit log of an authority (what was archived of
+//! it is in files of its own), and if wanted its private keys, encrypted so that only whoever has the recipient's key can
 //! read it, and signed so that it can be told from one that somebody else has made.
 //!
 //! It is an age file (<https://age-encryption.org/v1>) around a tar archive (POSIX.1-1988 ustar), so that it can be opened
@@ -113,7 +114,7 @@ impl FromStr for Recipient {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") {
             return Err(
                 "this is a secret key: whoever has seen it can read the backup. Give its public half (age1…), which \
                         'age-keygen -y FILE' prints, and make another key"

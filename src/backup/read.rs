@@ -61,6 +61,11 @@ fn check(manifest: &Manifest, signed_by: &PublicKey) -> Result<(), BackupError> 
     if !manifest.sha256.contains_key(DATABASE) || !manifest.sha256.keys().all(known) {
         return bad("it has not what it should have");
     }
+    // They are shown where the signer's fingerprint is to be compared.
+    let plain = |text: &str| text.len() < 256 && text.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+    if !plain(&manifest.bastion) || !plain(&manifest.program) {
+        return bad("it has a name that is none");
+    }
     let named = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if !manifest.keys.keys().all(|name| named(name)) {
         return bad("a key has a name that is none");

@@ -158,6 +158,8 @@ fn nothing_but_what_was_signed_is_written_anywhere() {
         (&|m| m.sha256.clear(), "not what it should have"),
         (&|m| drop(m.sha256.insert("../evil".into(), String::new())), "not what it should have"),
         (&|m| drop(m.keys.insert("../evil".into(), public(&key()))), "a name that is none"),
+        (&|m| m.bastion = "a\u{1b}[2A".into(), "a name that is none"),
+        (&|m| m.program = "1\n2".into(), "a name that is none"),
     ] {
         let changed = text(change);
         refused(&changed, &signature(&changed), &[database], regular, why);
@@ -170,6 +172,8 @@ fn a_recipient_is_a_public_key_and_never_a_secret_one() {
     assert_eq!(recipient.to_string().parse::<Recipient>().unwrap().to_string(), recipient.to_string());
     let error = secret.parse::<Recipient>().unwrap_err();
     assert!(error.contains("secret key") && !error.contains(&secret[20..]), "{error}");
+    let file = format!("# created: today\n{}\n", *secret).parse::<Recipient>().unwrap_err();
+    assert!(file.contains("secret key") && !file.contains(&secret[20..]), "{file}");
     for bad in ["", "age1", "ssh-ed25519 AAAA", "me@example.com"] {
         assert!(bad.parse::<Recipient>().unwrap_err().contains("age-keygen"), "{bad}");
     }

@@ -46,6 +46,10 @@ pub(super) async fn make(
              them elsewhere, or make one with --with-ca-keys",
         );
     }
+    text.push_str(
+        "\nNot in it: the configuration (/etc/certgate), the gateways' host keys (/var/lib/certgate-gateway), which nodes and \
+         people know them by, and what was archived of the audit log",
+    );
     let data = json!({ "file": file, "bytes": length, "with_ca_keys": request.with_ca_keys, "to": request.to });
     let stdout = if json { format!("{data:#}\n") } else { String::new() };
     Ok(Output { stdout, stderr: format!("{text}\n"), ..Output::default() })

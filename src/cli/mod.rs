@@ -7,6 +7,8 @@ mod backup;
 mod restore;
 pub(crate) mod setup;
 
+pub use restore::UNFINISHED;
+
 use crate::{
     app::{
         authority::{Console, Unreachable},

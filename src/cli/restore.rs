@@ -10,18 +10,22 @@ use crate::{
     domain::{Actor, Fingerprint, Timestamp},
     store::{SqliteStore, sqlite::Moved},
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, BufRead, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 /// Where everything is made, within the state directory.
-const UNFINISHED: &str = "restore.unfinished";
+pub const UNFINISHED: &str = "restore.unfinished";
+
+/// Where the authority's configuration is, without which its service is not started.
+const CONFIGURATION: &str = "/etc/certgate/authority.toml";
 
 /// The longest file with a secret key, in bytes.
 const MAX_IDENTITY: u64 = 64 * 1024;
@@ -72,15 +76,19 @@ pub(super) fn run(
         }
         let owner = empty(&order.into)?;
         confirm(order, terminal, json, &shown)?;
+        if let Some(owner) = owner {
+            become_owner(owner)?;
+        }
         let place = Place::make(&order.into)?;
         opened.extract(&place.unfinished)?;
         let uid = rustix::process::getuid().as_raw();
         let detail =
             format!("of version {}, made {} by certgate {}", manifest.version, manifest.created, manifest.program);
         let event = Event::new(now, Actor::Operator { uid }, "backup.restore", &manifest.bastion);
-        let moved = runtime.block_on(SqliteStore::move_on(&place.unfinished, Event { detail, ..event }, now));
+        let event = Event { detail, ..event };
+        let moved = runtime.block_on(SqliteStore::move_on(&place.unfinished, event, manifest.created, now));
         let moved = moved.map_err(|error| ("failed", error.to_string()))?;
-        place.finish(owner)?;
+        place.finish()?;
         Ok((manifest, signed_by, moved))
     });
     match restored {
@@ -114,16 +122,21 @@ fn empty(dir: &Path) -> Result<Option<(u32, u32)>, Problem> {
     Ok(Some((metadata.uid(), metadata.gid())))
 }
 
+fn stderr(error: io::Error) -> Problem {
+    ("failed", format!("standard error: {error}"))
+}
+
 fn confirm(order: &RestoreOrder, terminal: Option<Terminal>, json: bool, shown: &str) -> Result<(), Problem> {
+    let mut error = io::stderr();
     if order.yes {
-        return Ok(());
+        // Whoever says yes beforehand is shown it all the same.
+        return if json { Ok(()) } else { error.write_all(shown.as_bytes()).map_err(stderr) };
     }
     if terminal.is_none() || json {
         return Err(("unconfirmed", "this needs a yes: look at it with --dry-run, then add --yes".into()));
     }
-    let mut error = io::stderr();
     let asked = write!(error, "{shown}\nRestore it into {}? [y/N] ", order.into.display());
-    asked.and_then(|()| error.flush()).map_err(|error| ("failed", format!("standard error: {error}")))?;
+    asked.and_then(|()| error.flush()).map_err(stderr)?;
     let mut answer = String::new();
     let read = io::stdin().lock().take(64).read_line(&mut answer);
     read.map_err(|error| ("failed", format!("standard input: {error}")))?;
@@ -152,25 +165,46 @@ impl Place {
         Ok(place)
     }
 
-    /// Gives everything its name and its owner; the database comes last, without which no authority starts.
-    fn finish(self, owner: Option<(u32, u32)>) -> Result<(), Problem> {
-        let finish = || {
-            let mut paths = Vec::new();
+    /// Gives everything its name; the database comes last, without which no authority starts.
+    fn finish(self) -> Result<(), Problem> {
+        let mut named = Vec::new();
+        let mut finish = || {
+            let mut names = Vec::new();
             for entry in self.unfinished.read_dir()? {
-                paths.push(entry?.path());
+                names.push(entry?.file_name());
             }
-            paths.sort_by_key(|path| path.ends_with(DATABASE));
-            for path in &paths {
-                if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
-                    chown(path, Some(uid), Some(gid))?;
-                }
-                fs::rename(path, self.dir.join(path.file_name().unwrap_or_default()))?;
+            names.sort_by_key(|name| name == DATABASE);
+            for name in &names {
+                let (from, to) = (self.unfinished.join(name), self.dir.join(name));
+                // Over nothing, whatever has come there meanwhile.
+                renameat_with(CWD, from, CWD, &to, RenameFlags::NOREPLACE)?;
+                named.push(to);
                 File::open(&self.dir)?.sync_all()?;
             }
             Ok(())
         };
-        finish().map_err(|error: io::Error| ("failed", format!("{}: {error}", self.dir.display())))
+        let finished = finish().map_err(|error: io::Error| ("failed", format!("{}: {error}", self.dir.display())));
+        if finished.is_err() {
+            for path in &named {
+                let _ = fs::remove_file(path);
+            }
+        }
+        finished
     }
+}
+
+/// Becomes the state directory's owner for what is left to do. What root does by path in a directory of somebody else, they
+/// could turn to something else.
+fn become_owner((uid, gid): (u32, u32)) -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() || uid == 0 {
+        return Ok(());
+    }
+    let become_them = || {
+        nix::unistd::setgroups(&[])?;
+        nix::unistd::setegid(gid.into())?;
+        nix::unistd::seteuid(uid.into())
+    };
+    become_them().map_err(|error| ("failed", format!("it could not go on as user {uid}: {error}")))
 }
 
 impl Drop for Place {
@@ -233,9 +267,17 @@ fn done(manifest: &Manifest, moved: &Moved, order: &RestoreOrder) -> String {
         "What was changed after {} is not in it: whoever was removed or suspended since is back, and so are keys that were \
          removed. Look at the journal or wherever the audit log is collected, and do it again, before the gateways start:\n\
          journalctl TARGET=certgate::audit --since '{}'\n\
-         Next: systemctl start certgate-authority\n",
+         Certificates that were revoked since work again, until they end. Heads of the audit log that were kept since then, after \
+         entry {}, are of a log that is lost.\n\
+         Next: {}\n",
         manifest.created.for_people(),
         manifest.created.for_people().trim_end_matches(" UTC"),
+        manifest.audit.seq,
+        if Path::new(CONFIGURATION).exists() {
+            "systemctl start certgate-authority"
+        } else {
+            "certgate setup --restored, since this machine has no configuration yet"
+        },
     ));
     text
 }

@@ -61,6 +61,15 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
+    if fresh && config.state_dir.join(crate::cli::UNFINISHED).symlink_metadata().is_ok() {
+        return Err(format!(
+            "{}: a backup is being restored here, or that was cut short. Nothing was begun; restore it again, or take away \
+             {}",
+            config.state_dir.display(),
+            crate::cli::UNFINISHED
+        )
+        .into());
+    }
     let (commits, committed) = mpsc::unbounded_channel();
     let store = SqliteStore::open(&config.state_dir, commits)?;
     // The store is locked now: of two that start at once on an empty directory only one comes so far.
@@ -79,6 +88,15 @@ async fn run(config: AuthorityConfig) -> Result<(), Box<dyn Error>> {
     let keys = CaKeys::load_with(&config.state_dir, credentials.as_deref(), &database)?;
     for path in credentials.iter().flat_map(|credentials| CaKeys::in_both(&config.state_dir, credentials)) {
         tracing::warn!(path = %path.display(), "this key is taken from systemd's credentials; the file is not read, and should go");
+    }
+    if let Some(last) = store.last_signed_head().await?
+        && !last.is_by(&keys.audit.verifying_key())
+    {
+        tracing::warn!(
+            number = last.number,
+            "the audit log was signed by another key than the audit key here: unless that key was replaced on purpose, this is \
+             not the directory that belongs to these keys, and may be somebody's forgery of it (restore with --audit-key)"
+        );
     }
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let day = std::time::Duration::from_secs(86_400);

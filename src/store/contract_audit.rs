@@ -237,13 +237,14 @@ pub(super) async fn the_log_is_shortened_up_to_a_signed_head_and_no_further<B: B
     assert_eq!(store.audit_start().await.unwrap(), None);
     assert_eq!(store.signed_head_at(Timestamp::from_secs(5)).await.unwrap(), Some(heads[2]));
     assert_eq!(store.signed_head_at(Timestamp::from_secs(4)).await.unwrap(), None);
-    let forget = |number, seq| {
-        deciding(Change {
-            events: vec![event("audit.archive")],
-            forget: Some(Mark { number, seq }),
-            ..Change::default()
-        })
-    };
+    let hash = |seq: u64| whole.get(usize::try_from(seq).unwrap().wrapping_sub(1)).map_or(Head::EMPTY.hash, |e| e.hash);
+    let signed =
+        |number, head| SignedHead::sign(number, head, Timestamp::from_secs(5), &SigningKey::from_bytes(&[7; 32]));
+    let forget_head =
+        |head| deciding(Change { events: vec![event("audit.archive")], forget: Some(head), ..Change::default() });
+    let forget = |number, seq| forget_head(signed(number, Head { seq, hash: hash(seq) }));
+    // One of another log that went on from the same beginning.
+    assert!(store.transact(forget_head(signed(2, Head { seq: 4, hash: hash(3) }))).await.is_err());
     // No head, or not as it was signed, or after the last.
     for (number, seq) in [(0, 0), (2, 5), (2, 2), (4, 7), (4, 6), (3, 7)] {
         assert!(store.transact(forget(number, seq)).await.is_err(), "{number} {seq}");
@@ -269,7 +270,8 @@ pub(super) async fn the_log_is_shortened_up_to_a_signed_head_and_no_further<B: B
     check(&store, 2).await;
     assert_eq!(mark(&store).await, Mark { number: 4, seq: 9 });
     // All of it can go.
-    store.transact(deciding(Change { forget: Some(Mark { number: 4, seq: 9 }), ..Change::default() })).await.unwrap();
+    let last = store.last_signed_head().await.unwrap();
+    store.transact(deciding(Change { forget: last, ..Change::default() })).await.unwrap();
     assert_eq!(all_entries(&store).await, []);
     assert_eq!(mark(&store).await, Mark { number: 4, seq: 9 });
 }
@@ -281,7 +283,8 @@ pub(super) async fn where_the_log_begins_survives_being_opened_again<B: Backend>
         store.transact(deciding(Change { events: vec![event("member.add")], ..Change::default() })).await.unwrap();
         sign(&store, 0).await.unwrap();
     }
-    let forget = |number| deciding(Change { forget: Some(Mark { number, seq: number }), ..Change::default() });
+    let heads = store.signed_heads(0, 10).await.unwrap();
+    let forget = |number: usize| deciding(Change { forget: Some(heads[number - 1]), ..Change::default() });
     for number in 1..=2 {
         store.transact(forget(number)).await.unwrap();
     }

@@ -89,14 +89,13 @@ impl MemoryStore {
         let mut inner = self.inner();
         let Some(mut step) = inner.state.step(decision)? else { return Ok(None) };
         let version = step.version();
-        if let Some(mark) = step.forget {
-            let wanted = |head: &&SignedHead| head.number == mark.number && head.head.seq == mark.seq;
-            let Some(start) = inner.signed.iter().find(wanted).copied() else {
-                return Err(StoreError::Failed("no signed head of that number and entry".into()));
-            };
+        if let Some(start) = step.forget {
+            if !inner.signed.contains(&start) {
+                return Err(StoreError::Failed("that signed head is not one of the log".into()));
+            }
             inner.start = Some(start);
-            inner.log.retain(|entry| entry.seq > mark.seq);
-            inner.signed.retain(|head| head.number >= mark.number);
+            inner.log.retain(|entry| entry.seq > start.head.seq);
+            inner.signed.retain(|head| head.number >= start.number);
         }
         inner.state = step.state.clone();
         inner.log.append(&mut step.entries);

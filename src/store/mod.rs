@@ -105,7 +105,7 @@ pub struct Change {
     /// [`Ledger::head`], signed, with the number after [`Ledger::signed`].
     pub signed: Option<SignedHead>,
     /// What comes up to the entry of this signed head, which must be one of the log, leaves the log; the head stays.
-    pub forget: Option<Mark>,
+    pub forget: Option<SignedHead>,
 }
 
 /// A decision: no change at all if it returns none. Runs on the writer and must not block.

@@ -29,7 +29,7 @@ pub(super) struct Step {
     pub(super) certificate: Option<CertificateRecord>,
     pub(super) entries: Vec<Entry>,
     pub(super) signed: Option<SignedHead>,
-    pub(super) forget: Option<Mark>,
+    pub(super) forget: Option<SignedHead>,
     /// The state after it.
     pub(super) state: State,
     touched: Touched,
@@ -73,7 +73,8 @@ impl State {
         if nothing && signed.is_none() && forget.is_none() {
             return Ok(None);
         }
-        if let Some(Mark { number, seq }) = forget
+        let forget_mark = forget.map(|head| Mark { number: head.number, seq: head.head.seq });
+        if let Some(Mark { number, seq }) = forget_mark
             && (number <= self.start.number
                 || seq <= self.start.seq
                 || number > self.signed.number
@@ -101,7 +102,7 @@ impl State {
                 entry
             })
             .collect();
-        let state = Self { directory, next_serial, head, signed: mark, start: forget.unwrap_or(self.start) };
+        let state = Self { directory, next_serial, head, signed: mark, start: forget_mark.unwrap_or(self.start) };
         Ok(Some(Step { mutations, certificate, entries, signed, forget, state, touched }))
     }
 

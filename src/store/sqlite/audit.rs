@@ -5,7 +5,7 @@ use super::{SqliteStore, write};
 use crate::{
     audit::{ChainHash, Entry, Event, Filter, Head, Outcome, SignedHead, Who},
     domain::{Actor, Serial, SessionId, Timestamp, Version},
-    store::{AuditPage, AuditQuery, Mark, StoreError},
+    store::{AuditPage, AuditQuery, StoreError},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 use std::{fmt::Display, ops::Range, sync::Arc};
@@ -69,14 +69,15 @@ pub(super) fn write_head(connection: &Connection, signed: &SignedHead) -> write:
 }
 
 /// Lets the log begin after the entry of a signed head.
-pub(super) fn begin_after(connection: &Connection, start: Mark) -> write::Written {
-    let (number, seq) = (write::int(start.number)?, write::int(start.seq)?);
+pub(super) fn begin_after(connection: &Connection, start: SignedHead) -> write::Written {
+    let (number, seq) = (write::int(start.number)?, write::int(start.head.seq)?);
     write::run_one(
         connection,
         "the head that the log is to begin with",
-        "INSERT INTO audit_start (one, number) SELECT 1, number FROM audit_heads WHERE number = ?1 AND seq = ?2
+        "INSERT INTO audit_start (one, number) SELECT 1, number FROM audit_heads
+         WHERE number = ?1 AND seq = ?2 AND hash = ?3 AND signature = ?4
          ON CONFLICT (one) DO UPDATE SET number = excluded.number",
-        params![number, seq],
+        params![number, seq, start.head.hash.0, start.signature],
     )?;
     write::run(connection, "DELETE FROM audit WHERE seq <= ?1", params![seq])?;
     write::run(connection, "DELETE FROM audit_heads WHERE number < ?1", params![number])?;

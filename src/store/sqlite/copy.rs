@@ -20,6 +20,9 @@ use std::{
 /// What is left free on the disk beside a copy, in bytes: without it the next change could not be made durable.
 const SPARE: u64 = 64 << 20;
 
+/// What a copy is called until it has no name any more.
+const SNAPSHOT: &str = "sqlite3.snapshot";
+
 /// Writes a copy into a new file: complete and on disk, under its name only then, and for this user alone.
 ///
 /// # Errors
@@ -44,12 +47,18 @@ pub(super) fn whole(database: &Path, file: &Path) -> Result<(), StoreError> {
     copied
 }
 
+/// Takes away what a process has left that was killed while it copied. Only with the right to the directory.
+pub(super) fn tidy(database: &Path) {
+    // What is not there, or cannot be taken away, is in nobody's way.
+    let _ = fs::remove_file(database.with_extension(SNAPSHOT));
+}
+
 /// A copy without a name, and what it is.
 ///
 /// # Errors
 /// There is not enough space, or it cannot be written.
 pub(super) fn snapshot(database: &Path) -> Result<Snapshot, StoreError> {
-    let path = database.with_extension("sqlite3.snapshot");
+    let path = database.with_extension(SNAPSHOT);
     let snapshot = write(database, &path).and_then(|()| described(&path));
     let _ = fs::remove_file(&path);
     snapshot

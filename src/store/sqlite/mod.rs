@@ -94,6 +94,7 @@ impl SqliteStore {
         files::check_directory(dir)?;
         let lock = Lock::acquire(dir)?;
         let path = files::prepare(dir, &lock)?;
+        copy::tidy(&path);
         migrate::to_current(&path)?;
         let (left, state) = Self::look(&path)?;
         Self::start(&path, lock, state, commits, left)

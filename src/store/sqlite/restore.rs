@@ -11,13 +11,15 @@ use rusqlite::{OpenFlags, params};
 use std::path::Path;
 use tokio::sync::mpsc::unbounded_channel;
 
-/// Serial numbers that are passed over: seven years of as many certificates as one authority can sign (benches/results).
-const SERIALS: u64 = 1 << 40;
-/// Versions of the directory, and identifiers.
-const VERSIONS: u64 = 1 << 32;
-const IDS: u64 = 1 << 32;
-/// User and group numbers, of which there are not so many: no more than half of those that are left.
-const NUMBERS: u32 = 10_000;
+/// Serial numbers that are passed over for each millisecond since 1970: more than an authority gives out in one
+/// (benches/results). So what is restored later leaps further: also of two authorities from the same backup, one after the
+/// other, the second gives out nothing that the first has. The same goes for versions, and for identifiers.
+const SERIALS: u64 = 16;
+const VERSIONS: u64 = 1;
+const IDS: u64 = 1;
+/// User and group numbers, of which there are not so many: these, and one for each minute since the backup, but no more than
+/// half of those that are left.
+const NUMBERS: u32 = 1_000;
 
 /// What the numbers are now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +40,14 @@ impl SqliteStore {
     ///
     /// # Errors
     /// Another process has the directory; the database is damaged, not ours, or of a newer schema; it cannot be written.
-    pub async fn move_on(dir: &Path, event: Event, now: Timestamp) -> Result<Moved, StoreError> {
+    pub async fn move_on(dir: &Path, event: Event, created: Timestamp, now: Timestamp) -> Result<Moved, StoreError> {
         use_write_ahead_log(&Self::database(dir))?;
         let store = Self::open(dir, unbounded_channel().0)?;
         let Counters { id, uid, gid } = store.directory().counters();
-        let floor = Counters { id: id.saturating_add(IDS), uid: beyond(uid), gid: beyond(gid) };
+        let minutes = u32::try_from(now.since(created).as_secs() / 60).unwrap_or(u32::MAX);
+        let beyond = |next| beyond(next, minutes);
+        let leap = now.millis();
+        let floor = Counters { id: id.saturating_add(IDS * leap), uid: beyond(uid), gid: beyond(gid) };
         drop(store);
         {
             let _lock = files::Lock::acquire(dir)?;
@@ -52,8 +57,8 @@ impl SqliteStore {
                 "UPDATE meta SET version = version + ?1, next_serial = next_serial + ?2, id_floor = ?3, uid_floor = ?4,
                  gid_floor = ?5",
                 params![
-                    VERSIONS.cast_signed(),
-                    SERIALS.cast_signed(),
+                    (VERSIONS * leap).cast_signed(),
+                    (SERIALS * leap).cast_signed(),
                     floor.id.cast_signed(),
                     floor.uid.0,
                     floor.gid.0
@@ -79,9 +84,9 @@ impl SqliteStore {
     }
 }
 
-fn beyond(next: Uid) -> Uid {
+fn beyond(next: Uid, minutes: u32) -> Uid {
     let left = Uid::LAST.0.saturating_sub(next.0);
-    Uid(next.0 + NUMBERS.min(left / 2))
+    Uid(next.0 + NUMBERS.saturating_add(minutes).min(left / 2))
 }
 
 /// A copy that SQLite has made has none.
@@ -161,12 +166,18 @@ mod tests {
         let (after, serial) = ((*store.directory()).clone(), Serial(1));
         assert!(store.certificate(serial).await.unwrap().is_some());
 
-        let restored = tempfile::tempdir().unwrap();
-        let path = SqliteStore::database(restored.path());
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
-        std::io::copy(&mut { snapshot.file }, &mut file).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let moved = SqliteStore::move_on(restored.path(), event("backup.restore"), NOW).await.unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut { snapshot.file }, &mut content).unwrap();
+        // From the same backup, at this time.
+        let restore = async |now| {
+            let restored = tempfile::tempdir().unwrap();
+            let path = SqliteStore::database(restored.path());
+            std::fs::write(&path, &content).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+            let moved = SqliteStore::move_on(restored.path(), event("backup.restore"), NOW, now).await.unwrap();
+            (restored, moved)
+        };
+        let (restored, moved) = restore(NOW).await;
         let store = open(restored.path());
         let directory = store.directory();
         assert_eq!(directory.accounts().collect::<Vec<_>>(), before.accounts().collect::<Vec<_>>());
@@ -178,16 +189,21 @@ mod tests {
         assert!(directory.tokens_of(samples::CLUSTER).all(|token| token.used.is_some() || token.expires <= NOW));
         let actions: Vec<String> = log(&store).await.into_iter().map(|entry| entry.event.action).collect();
         assert_eq!(actions, ["one", "backup.restore"]);
-        // Of two restored from the same backup, and each used for a while, neither gives out what the other had before.
         drop(store);
-        let again = SqliteStore::move_on(restored.path(), event("backup.restore"), NOW).await.unwrap();
-        assert!(again.next_serial > moved.next_serial && again.version > moved.version);
+        // A second one, from the same backup an hour later, gives out nothing that the first one can have given out.
+        let hour = std::time::Duration::from_secs(3600);
+        let (_second, again) = restore(NOW.after(hour)).await;
+        assert!(again.next_serial.0 - moved.next_serial.0 > 3_000 * 10_000, "{again:?}");
+        assert!(again.version.0 - moved.version.0 > 3_000 * 1_000, "{again:?}");
+        let (first, second) = (new, again.counters);
+        assert!(second.id - first.id > 3_000 * 1_000, "{second:?}");
+        assert!(second.uid.0 - first.uid.0 == 60 && second.gid.0 - first.gid.0 == 60, "{second:?}");
     }
 
     #[test]
     fn numbers_that_run_out_are_not_used_up_at_once() {
-        assert_eq!(beyond(Uid::FIRST), Uid(Uid::FIRST.0 + NUMBERS));
-        assert_eq!(beyond(Uid(Uid::LAST.0 - 100)), Uid(Uid::LAST.0 - 50));
-        assert_eq!(beyond(Uid(Uid::LAST.0 + 1)), Uid(Uid::LAST.0 + 1));
+        assert_eq!(beyond(Uid::FIRST, 7), Uid(Uid::FIRST.0 + NUMBERS + 7));
+        assert_eq!(beyond(Uid(Uid::LAST.0 - 100), 0), Uid(Uid::LAST.0 - 50));
+        assert_eq!(beyond(Uid(Uid::LAST.0 + 1), u32::MAX), Uid(Uid::LAST.0 + 1));
     }
 }
