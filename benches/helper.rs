@@ -212,6 +212,7 @@ impl Table {
             logins: (0..size).map(login).collect(),
             groups: vec![],
             shared_logins: vec![],
+            leaving: vec![],
             denied_serials: (1..=100).map(|n| DeniedSerial { serial: Serial(1_000_000 + n), until }).collect(),
             denied_keys: (1..=100).map(|n| DeniedKey { key: Fingerprint::from_bytes([n; 32]), until }).collect(),
             user_ca: vec![CA.parse().unwrap()],

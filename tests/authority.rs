@@ -102,6 +102,7 @@ async fn a_gateway_that_comes_back_gets_what_it_missed() {
         credential: credential.clone(),
         node_id: node.node,
         since: world.app.now(),
+        leaves: false,
     };
     let (hers, his) = (world.credential(2).await, world.credential(1).await);
     drop(stream);
@@ -253,6 +254,7 @@ async fn a_node_gets_what_it_lacks_until_it_is_one_no_more() {
             host_certificate_until: until,
             reach: Reach::Direct,
             program: None,
+            lingers: true,
         };
         match world.app.node_hello(request).await.unwrap() {
             NodeHelloAnswer::Welcome { bundle, host_certificate, .. } => Some((bundle, host_certificate.is_some())),

@@ -114,6 +114,7 @@ async fn machines_that_are_nodes_no_more_are_on_record() {
             host_certificate_until: None,
             reach: Reach::Direct,
             program: None,
+            lingers: true,
         };
         world.app.node_hello(request).await.unwrap()
     };
@@ -151,6 +152,7 @@ async fn what_a_gateway_comes_back_without_or_may_not_keep_is_on_record() {
         credential,
         node_id: node.node,
         since: Timestamp::from_secs(1_800_000_000),
+        leaves: false,
     };
     let (his, her) = (world.credential(1).await, world.credential(2).await);
     let gone = OpenSession { node_id: NodeId(77), ..session(&SessionId::from_bits(4), his.clone()) };

@@ -76,6 +76,7 @@ async fn a_session_ends_when_it_has_lasted_as_long_as_its_project_lets_it() {
         credential,
         node_id: world.app.directory().node_at(&"login-0.h100.acme".parse().unwrap()).unwrap().id,
         since,
+        leaves: false,
     };
     let mut events = world.gateway(vec![back]);
     assert_eq!(next_end(&mut events).await, (second, shorter));
@@ -239,7 +240,8 @@ async fn status_finds_what_somebody_should_look_after_and_says_so_to_monitoring(
         let (peer, reach) = ("192.0.2.7".parse().unwrap(), Reach::Direct);
         let (have, host_certificate_until) = (version.map(Version), Some(until));
         let program = Some("0.0.1".into());
-        let hello = NodeHelloRequest { node: node.clone(), peer, have, host_certificate_until, reach, program };
+        let hello =
+            NodeHelloRequest { node: node.clone(), peer, have, host_certificate_until, reach, program, lingers: false };
         world.app.node_hello(hello).await.unwrap();
     };
     let (version, good) = (world.app.directory().version().0, world.now().secs() + 20 * 86_400);

@@ -61,6 +61,7 @@ async fn the_list_spans_all_projects_and_counts_what_is_wanted_enrolled_and_conn
         host_certificate_until: None,
         reach: Reach::Direct,
         program: None,
+        lingers: true,
     };
     world.app.node_hello(hello).await.unwrap();
 

@@ -13,7 +13,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Command, Stdio},
 };
-use support::{HOST, LAPTOP, NODE, NODE_ADDRESS, PROJECT, Running, Site, eventually};
+use support::{BASTION, HOST, LAPTOP, NODE, NODE_ADDRESS, PROJECT, REMOVED, Running, Site, eventually};
 
 /// Where the agent keeps what it knows.
 const STATE: &str = "/var/lib/certgate-node";
@@ -98,6 +98,46 @@ fn a_removal_ends_what_came_past_the_gateway_and_nothing_else() {
     eventually("nothing of her connections is left", || {
         !site.run(NODE, "root", "ps -o args= -u user1").stdout.contains("sshd")
     });
+}
+
+#[test]
+fn a_grace_period_lets_what_is_open_go_on_so_long_on_both_ways_and_it_ends_without_the_authority() {
+    let site = Site::with_user1_at_work();
+    site.admin1(&format!("ssh {HOST} project update {PROJECT} --grace 6s")).ok();
+    let mut past = user1_begins(&site, "past", "setsid sleep 4242 >/dev/null 2>&1 </dev/null & ");
+    let mut through = site.begin("through", &format!("ssh -tt {NODE} 'echo connected; exec sleep 1000'"));
+    through.says("connected");
+    let mut another = admin1_begins(&site);
+    eventually("all are known", || {
+        site.run(NODE, "root", &format!("grep -o '\"open\"' {STATE}/sessions.json | wc -l")).stdout.trim() == "3"
+    });
+    // Gateway and node have confirmed that nothing new begins; what is open is open.
+    remove_user1(&site);
+    assert!(!past.ended() && !through.ended());
+    site.user1(&dial("user1", "id_ed25519", "true")).refused("Permission denied");
+    site.user1(&format!("ssh {NODE} true")).refused(REMOVED);
+    // Nobody is there any more who could say that it is time, and the agent has to remember it.
+    site.signal(BASTION, "authority", "KILL");
+    site.signal(NODE, "agent", "KILL");
+    site.start_agent(NODE);
+    past.ends();
+    through.ends();
+    assert!(through.said().contains(REMOVED), "{}", through.said());
+    assert!(runs(&site, "4242"), "what she left in the background goes on");
+    assert!(!another.ended());
+
+    // What was given as a grace period is none for whoever is suspended.
+    site.start_authority();
+    site.gateway_is_connected();
+    site.admin1(&format!("ssh {HOST} project update {PROJECT} --grace 1h")).ok();
+    site.add_user1();
+    site.in_force(NODE);
+    let mut past = user1_begins(&site, "again", "");
+    is_known(&site, "user1");
+    remove_user1(&site);
+    assert!(!past.ended());
+    site.operator("user suspend user1@acme.example").ok();
+    past.ends();
 }
 
 #[test]

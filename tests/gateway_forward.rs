@@ -4,7 +4,7 @@
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod gateway_support;
 
-use certgate::app::protocol::Event;
+use certgate::{app::protocol::Event, domain::SessionId};
 use gateway_support::{Running, start, text, until};
 use russh::{ChannelMsg, client, keys::PrivateKeyWithHashAlg};
 use sha2::{Digest, Sha256};
@@ -23,6 +23,9 @@ use tokio::{
 };
 
 const REASON: &str = "removed from acme/ml-training at 12:03 UTC by admin1@acme.example";
+
+const WARNING: &str =
+    "removed from acme/ml-training at 12:03 UTC by admin1@acme.example; what you have open there ends at 12:13 UTC";
 
 /// A node that gives its connections to the test.
 async fn node(gateway: &Running) -> TcpListener {
@@ -162,6 +165,137 @@ async fn the_channel_of_a_connection_that_ends_is_not_closed_before_the_reason_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
+    stalled_client_is_ended(|gateway, session| gateway.fake.send(Event::End { session, reason: REASON.into() })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_stopped_reading_is_ended_when_its_time_is_over_though_the_authority_is_away() {
+    stalled_client_is_ended(|gateway, session| {
+        gateway.fake.send(leave(session, 100));
+        leave_alone(gateway);
+    })
+    .await;
+}
+
+/// It may stay for so many milliseconds.
+fn leave(session: SessionId, left: u64) -> Event {
+    Event::Leave { session, left, warning: WARNING.into(), reason: REASON.into() }
+}
+
+/// The authority is gone for good, once it has said what it had to say.
+fn leave_alone(gateway: &Running) {
+    *gateway.fake.down.lock().unwrap() = true;
+    *gateway.fake.events.lock().unwrap() = None;
+}
+
+async fn goes_on(channel: &russh::Channel<client::Msg>, node: &mut TcpStream) {
+    channel.data(&b"on"[..]).await.unwrap();
+    let mut two = [0; 2];
+    within("it goes on", node.read_exact(&mut two)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_stay_for_a_while_stays_so_long_and_ends_by_itself() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let key = gateway.dir.path().join("id");
+    let mut ssh = gateway.ssh(&["-i", key.to_str().unwrap(), "-W", "login-0.h100.acme:22", "127.0.0.1"]);
+    let mut ssh = ssh.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut hers, _) = within("the node is dialled", listener.accept()).await.unwrap();
+    let (client, _) = client(&gateway).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+        let (node, _) = within("the node is dialled", listener.accept()).await.unwrap();
+        open.push((channel, node));
+    }
+    let sessions = gateway.fake.opened.lock().unwrap().clone();
+    for session in &sessions {
+        gateway.fake.send(leave(session.clone(), 3_600_000));
+    }
+    let hello_says = |expected: &'static [bool]| {
+        *gateway.fake.events.lock().unwrap() = None;
+        let (count, fake) = (gateway.fake.hellos.lock().unwrap().len(), &gateway.fake);
+        let (sessions, expected) = (sessions.clone(), expected.to_vec());
+        async move {
+            until("another hello", || fake.hellos.lock().unwrap().len() > count).await;
+            let told = fake.hellos.lock().unwrap().last().unwrap().sessions.clone();
+            let leaves = |id: &SessionId| told.iter().find(|session| session.session == *id).unwrap().leaves;
+            assert_eq!(sessions.iter().map(leaves).collect::<Vec<_>>(), expected);
+        }
+    };
+    hello_says(&[true, true, true]).await;
+    // One of them may stay after all; the others have less time than they had.
+    gateway.fake.send(Event::Stay { session: sessions[1].clone() });
+    for (channel, node) in &mut open {
+        goes_on(channel, node).await;
+    }
+    hello_says(&[true, false, true]).await;
+    for session in [&sessions[0], &sessions[2]] {
+        gateway.fake.send(leave(session.clone(), 100));
+    }
+    leave_alone(&gateway);
+    let (_, mut second) = open.pop().unwrap();
+    ended(&mut hers).await;
+    ended(&mut second).await;
+    let (channel, mut node) = open.pop().unwrap();
+    goes_on(&channel, &mut node).await;
+    let status = within("ssh ends", ssh.wait()).await.unwrap();
+    let mut said = String::new();
+    ssh.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+    assert!(!status.success() && said.contains(REASON), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_stay_for_a_while_is_warned_at_the_terminal_of_a_command_or_with_the_next_one() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let (client, _) = client(&gateway).await;
+    let open = async || {
+        let channel = client.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1).await.unwrap();
+        (channel, within("the node is dialled", listener.accept()).await.unwrap())
+    };
+    let _open = [open().await, open().await];
+    let sessions = gateway.fake.opened.lock().unwrap().clone();
+    let mut command = client.channel_open_session().await.unwrap();
+    command.request_pty(true, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
+    command.exec(true, "ask").await.unwrap();
+    let said = async |command: &mut russh::Channel<client::Msg>, until: &str| {
+        let mut said = String::new();
+        within(until, async {
+            while !said.ends_with(until) {
+                match command.wait().await.unwrap() {
+                    ChannelMsg::ExtendedData { data, ext: 1 } => said.push_str(&text(&data)),
+                    ChannelMsg::Data { data } => said.push_str(&text(&data)),
+                    _ => {}
+                }
+            }
+        })
+        .await;
+        said
+    };
+    assert!(said(&mut command, "sure? ").await.ends_with("sure? "));
+    for session in &sessions {
+        gateway.fake.send(leave(session.clone(), 3_600_000));
+    }
+    // Once, though two forwards are concerned, and on a line of its own; the question can still be answered.
+    assert_eq!(said(&mut command, &format!("{WARNING}\r\n")).await, format!("\r\n{WARNING}\r\n"));
+    command.data(&b"yes\r"[..]).await.unwrap();
+    let rest = said(&mut command, "a word\r\n").await;
+    assert!(rest.contains("got yes") && !rest.contains(WARNING), "{rest:?}");
+    // Where no command runs, the next one says it.
+    let other = format!("{WARNING} at another time");
+    let (session, reason) = (sessions[0].clone(), REASON.to_owned());
+    gateway.fake.send(Event::Leave { session, left: 3_600_000, warning: other.clone(), reason });
+    gateway.fake.send(Event::End { session: sessions[1].clone(), reason: REASON.into() });
+    until("what was sent is seen to", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    let mut next = client.channel_open_session().await.unwrap();
+    next.exec(true, "x").await.unwrap();
+    let all = said(&mut next, "a word\n").await;
+    assert_eq!(all.matches(&format!("{other}\n")).count(), 1, "{all:?}");
+}
+
+async fn stalled_client_is_ended(order: impl FnOnce(&Running, SessionId)) {
     let gateway = start(|_| {}).await;
     let listener = node(&gateway).await;
     let (client, stalled) = client(&gateway).await;
@@ -191,11 +325,13 @@ async fn a_client_that_has_stopped_reading_is_ended_all_the_same() {
     })
     .await;
     let session = gateway.fake.opened.lock().unwrap()[0].clone();
-    gateway.fake.send(Event::End { session, reason: REASON.into() });
+    order(&gateway, session);
     let mut rest = Vec::new();
     // FIN or RST: either way it is over.
     let _ = within("the node's connection ends", from_gateway.read_to_end(&mut rest)).await;
-    until("it is reported", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    if !*gateway.fake.down.lock().unwrap() {
+        until("it is reported", || gateway.fake.closed.lock().unwrap().len() == 1).await;
+    }
     // It reads again, and finds that the connection has ended. A channel that is not taken from would stop it.
     drop(channel);
     stalled.store(false, Ordering::SeqCst);

@@ -115,7 +115,7 @@ fn bundle(payload: &str) -> SignedBundle {
 
 fn relay(gateway: &Running, payload: &str) {
     let cluster = "h100.acme".parse().unwrap();
-    gateway.fake.send(Event::Bundle { cluster, version: Version(2), bundle: bundle(payload) });
+    gateway.fake.send(Event::Bundle { cluster, version: Version(2), bundle: bundle(payload), lingering: None });
 }
 
 /// Neither commands nor forwards.
@@ -180,6 +180,37 @@ async fn a_node_gets_its_own_cluster_s_bundles_and_can_do_nothing_else() {
     gateway.fake.send(Event::NodeGone { node: NodeId(1) });
     ended(&one).await;
     assert!(!other.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_say_that_it_reads_of_grace_periods_is_sent_nothing_of_them() {
+    let gateway = start(|_| {}).await;
+    let lines = [
+        ("old", HELLO.to_owned()),
+        ("new", HELLO.replace("{\"have\"", "{\"lingers\":true,\"have\"")),
+        ("silent", String::new()),
+    ];
+    let mut agents = Vec::new();
+    for (number, (name, hello)) in lines.iter().enumerate() {
+        let key = know(&gateway, number as u64 + 1, &format!("{name}.h100.acme"));
+        let client = connect(&gateway, "certgate-node", &key).await;
+        let mut channel = agent(&client).await;
+        if !hello.is_empty() {
+            say(&channel, hello).await;
+            hear(&mut channel, "welcome").await;
+        }
+        agents.push((client, channel));
+    }
+    let cluster = "h100.acme".parse().unwrap();
+    let (plain, lingering) = (bundle("plain"), Some(bundle("lingering")));
+    gateway.fake.send(Event::Bundle { cluster, version: Version(2), bundle: plain, lingering });
+    for ((_, channel), (is, is_not)) in agents.iter_mut().zip([("plain", "lingering"), ("lingering", "plain")]) {
+        assert!(!hear(channel, is).await.contains(is_not));
+    }
+    // Nobody knows yet what it reads: what it lacks it gets when it says hello.
+    relay(&gateway, "after it");
+    let heard = hear(&mut agents[2].1, "after it").await;
+    assert!(!heard.contains("plain") && !heard.contains("lingering"), "{heard}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,7 +129,8 @@ async fn agent(gateway: &Running, reach: Reach) -> Link {
     let known = [Fingerprint::of(shown.public_key().key_data())];
     let key = HostKey::load(&gateway.dir.path().join("node")).unwrap();
     let mut link = Link::open(&gateway.address.to_string(), "certgate-node", &key, &known).await.unwrap();
-    link.send(&FromNode::Hello { have: None, host_certificate_until: None, reach, program: None }).await.unwrap();
+    let (have, host_certificate_until) = (None, None);
+    link.send(&FromNode::Hello { have, host_certificate_until, reach, program: None, lingers: true }).await.unwrap();
     within("the gateway answers the agent", link.receive()).await.unwrap();
     link
 }

@@ -52,6 +52,7 @@ fn bundle(logins: Vec<Login>, shared_logins: Vec<SharedLogin>) -> Bundle {
         logins,
         groups: vec![],
         shared_logins,
+        leaving: vec![],
         denied_serials: vec![DeniedSerial { serial: Serial(666), until }],
         denied_keys: vec![DeniedKey { key: key(66), until }],
         user_ca: vec![ca()],

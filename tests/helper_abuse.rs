@@ -48,6 +48,7 @@ impl Place {
             logins: vec![Login { name: "user1".parse().unwrap(), uid: Uid(10_000), role: Role::Member, principals }],
             groups: vec![],
             shared_logins: vec![],
+            leaving: vec![],
             denied_serials: vec![],
             denied_keys: vec![],
             user_ca: vec![CA.parse().unwrap()],

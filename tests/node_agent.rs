@@ -43,6 +43,7 @@ fn bundle(cluster: &str, version: u64) -> Bundle {
         logins: vec![],
         groups: vec![],
         shared_logins: vec![],
+        leaving: vec![],
         denied_serials: vec![],
         denied_keys: vec![],
         user_ca: vec![],
@@ -75,7 +76,7 @@ fn connected(have: Option<u64>) -> Agent {
 fn hello(have: Option<u64>) -> Action {
     let program = Some(env!("CARGO_PKG_VERSION").into());
     let (have, reach) = (have.map(Version), Reach::Direct);
-    Action::Send(FromNode::Hello { have, host_certificate_until: None, reach, program })
+    Action::Send(FromNode::Hello { have, host_certificate_until: None, reach, program, lingers: true })
 }
 
 fn receive(agent: &mut Agent, message: &ToNode) -> Vec<Action> {

@@ -48,6 +48,7 @@ fn bundle(version: u64) -> Bundle {
         logins: (0..100 + version % 50).map(login).collect(),
         groups: vec![],
         shared_logins: vec![],
+        leaving: vec![],
         denied_serials: (1..50 + version % 7)
             .map(|n| DeniedSerial { serial: Serial(1_000 + version * n), until })
             .collect(),

@@ -46,6 +46,7 @@ fn bundle(version: u64, logins: usize) -> (Bundle, SignedBundle) {
         logins: (0..logins).map(login).collect(),
         groups: vec![],
         shared_logins: vec![],
+        leaving: vec![],
         denied_serials: vec![],
         denied_keys: vec![],
         user_ca: vec![],
@@ -146,6 +147,7 @@ fn denying(version: u64, serials: &[u64]) -> (Bundle, SignedBundle) {
     let until = Timestamp::from_secs(1_795_100_000);
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk8sJwgtvJwSAGHSLkJL7gTrZgcoLYZQ+9yCxGwBZ1R".parse().unwrap();
     let bundle = Bundle {
+        leaving: vec![],
         denied_serials: serials.iter().map(|serial| DeniedSerial { serial: Serial(*serial), until }).collect(),
         denied_keys: vec![DeniedKey { key: Fingerprint::from_bytes([9; 32]), until }],
         user_ca: vec![key],

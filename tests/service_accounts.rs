@@ -294,6 +294,7 @@ async fn what_a_gateway_that_was_away_has_open_is_held_against_the_bounds_of_tod
         credential: credential.clone(),
         node_id: node.node,
         since,
+        leaves: false,
     };
     world.pass(Duration::from_secs(60));
     world.operator(&format!("service update {EMAIL} --force-command id")).await;

@@ -287,7 +287,7 @@ fn memberships() -> impl Iterator<Item = Mutation> {
     let gone = (0..GONE).flat_map(move |n| {
         let (project, account) = (project_id(n % PROJECTS), account_id(ACCOUNTS - 1 - n));
         let was = Membership { project, account, role: Role::Member, since: THEN, by: BY };
-        let departure = Departure { project, account, at: THEN, by: BY };
+        let departure = Departure { project, account, at: THEN, by: BY, until: None };
         let is_new = !there.contains(&(project, account));
         let both = [Mutation::MemberAdded(was), Mutation::MemberRemoved(departure)];
         both.into_iter().filter(move |_| is_new)

@@ -64,6 +64,7 @@ fn bundle(input: &Input) -> Bundle {
         logins: own.collect(),
         groups: vec![],
         shared_logins: shared.collect(),
+        leaving: vec![],
         denied_serials: input.serials.iter().map(|s| DeniedSerial { serial: Serial(*s), until }).collect(),
         denied_keys: input.keys.iter().map(|k| DeniedKey { key: Fingerprint::from_bytes([*k; 32]), until }).collect(),
         user_ca: vec![],

@@ -13,7 +13,8 @@ use crate::{
     audit::Event,
     domain::{AccountId, Actor, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Target, Timestamp},
     policy::{
-        Denial, OpenPermit, OpenTarget, Reason, check_certificate, open, parse_certificate, recognize, still_open,
+        Denial, Lingering, OpenPermit, OpenTarget, Reason, Stay, check_certificate, open, parse_certificate, recognize,
+        stays, still_open,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -252,6 +253,7 @@ impl App {
             node: permit.node(),
             path: permit.path().clone(),
             since: now,
+            leaves: None,
         });
     }
 
@@ -264,8 +266,15 @@ impl App {
         }
         for ended in request.sessions {
             let Some(session) = lock(&self.sessions).remove(&ended.session) else { continue };
+            // Its gateway had been told when it has to end, and was sooner than who looks here.
+            let overdue = session.leaves.filter(|until| *until <= now);
+            let denial = overdue.and_then(|_| self.stays(&self.directory(), &session, now).err());
             let detail = format!("{} bytes up, {} bytes down", ended.up, ended.down);
-            self.note(Event { detail, ..self.session_event(&session, "session.close", now) }).await;
+            let event = match denial {
+                Some(denial) => self.ended(&session, &denial, now),
+                None => Event { detail, ..self.session_event(&session, "session.close", now) },
+            };
+            self.note(event).await;
         }
     }
 
@@ -354,10 +363,18 @@ impl App {
             node: session.node_id,
             path,
             since: session.since.min(now),
+            // What the gateway does not know of, it is told; what it knows too much of, is taken back.
+            leaves: session.leaves.then_some(Timestamp::from_millis(0)),
         };
         lock(&self.sessions).insert(session.clone());
         let directory = self.directory();
-        let denial = self.stays(&directory, &session, now).err()?;
+        let denial = match self.stays(&directory, &session, now) {
+            Err(denial) => denial,
+            Ok(lingering) => {
+                self.leave(&session, lingering, now);
+                return None;
+            }
+        };
         lock(&self.sessions).remove(&id);
         let event = self.ended(&session, &denial, now);
         Some((denial.user, event))
@@ -370,9 +387,32 @@ impl App {
         }
     }
 
-    /// Whether what is open may stay open. A session that was admitted with a certificate does not end with it: a
+    /// Lets a session's gateway know until when it may stay, or that it may stay after all, unless it knows.
+    pub(super) fn leave(&self, session: &Session, lingering: Option<Lingering>, now: Timestamp) {
+        // Held until it is told: who decides this at the same moment otherwise would be told in another order.
+        let mut sessions = lock(&self.sessions);
+        if !sessions.leave(&session.id, lingering.as_ref().map(|lingering| lingering.until)) {
+            return;
+        }
+        let id = session.id.clone();
+        let event = match lingering {
+            None => GatewayEvent::Stay { session: id },
+            Some(Lingering { until, warning, reason }) => {
+                let left = until.since(now).as_millis().try_into().unwrap_or(u64::MAX);
+                GatewayEvent::Leave { session: id, left, warning, reason }
+            }
+        };
+        lock(&self.hub).broadcast(&event);
+    }
+
+    /// Whether what is open may stay open, and whether only for a while. A session that was admitted with a certificate does not end with it: a
     /// certificate is looked at when a connection starts, as sshd does. It ends when the certificate is revoked.
-    pub(super) fn stays(&self, directory: &Directory, session: &Session, now: Timestamp) -> Result<(), Denial> {
+    pub(super) fn stays(
+        &self,
+        directory: &Directory,
+        session: &Session,
+        now: Timestamp,
+    ) -> Result<Option<Lingering>, Denial> {
         let credential = &session.credential;
         if let Some(serial) = credential.certificate.filter(|serial| directory.denied_serial(*serial).is_some()) {
             let operator = format!("certificate {serial} was revoked");
@@ -380,7 +420,10 @@ impl App {
         }
         let by_key = Credential { certificate: None, ..credential.clone() };
         let identity = self.identity(directory, &by_key, session.peer, now)?;
-        still_open(directory, &identity, session.node, &session.path, session.since, now).map(|_| ())
+        match stays(directory, &identity, session.node, &session.path, session.since, now)? {
+            Stay::Permitted(_) => Ok(None),
+            Stay::Lingers(lingering) => Ok(Some(lingering)),
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub use health::{Bounds, Problem, Severity, problems};
 pub use issue::Issued;
 pub use nodes::{TokenRequest, TokenView};
 pub use outside::{Clock, Entropy, NoEntropy};
-pub use projects::{Going, LimitsChange};
+pub use projects::{Going, LimitsChange, Removal, RemoveHow};
 pub use receipts::{GatewayReceipt, Receipt, Receipts};
 pub use resources::{NewCluster, NewVolume};
 pub use services::{CommandChange, NewService, Rebound, TermsChange};

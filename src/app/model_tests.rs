@@ -1,8 +1,8 @@
 //! Who may open which node, and what a certificate covers: the decisions against tiny obvious models of them.
 
 use crate::policy::{
-    Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Place, Reason, authorize, identify,
-    issue, open, still_open,
+    Action, Caller, CertificateSettings, IssueRequest, Narrowing, OpenTarget, Place, Reason, Stay, authorize, identify,
+    issue, open, stays, still_open,
     test_world::{NOW, World, key, peer},
 };
 use crate::{
@@ -166,7 +166,8 @@ fn a_robot_is_in_its_project_and_nowhere_else() {
     let refused = |mutation: Mutation| world.directory.after([&mutation]).is_err();
     assert!(refused(member(other, Role::Member)));
     assert!(refused(Mutation::RoleSet { project: own, account: robot, role: Role::Admin }));
-    let left = Mutation::MemberRemoved(Departure { project: own, account: robot, at: NOW, by: by.clone() });
+    let left =
+        Mutation::MemberRemoved(Departure { project: own, account: robot, at: NOW, by: by.clone(), until: None });
     let left = world.directory.after([&left]).unwrap();
     assert!(left.after([&member(own, Role::Admin)]).is_err() && left.after([&member(own, Role::Member)]).is_ok());
 }
@@ -199,6 +200,92 @@ fn what_a_robot_opened_ends_when_it_is_bound_to_another_command() {
     terms.command_since = later.after(std::time::Duration::from_secs(60));
     world.apply(Mutation::ServiceTermsSet { account: AccountId(16), terms: Box::new(terms) });
     assert_eq!(stays(&world, NOW), Ok(()));
+}
+
+#[test]
+fn what_is_open_when_somebody_is_removed_stays_for_the_grace_period_and_nothing_else_does() {
+    let secs = |secs| NOW.after(std::time::Duration::from_secs(secs));
+    let limit = |world: &mut World, grace: Option<&str>| {
+        let grace = grace.map(|grace| grace.parse().unwrap());
+        world.apply(Mutation::ProjectLimited { project: ProjectId(21), limits: Limits { grace, ..Limits::default() } });
+    };
+    let remove = |world: &mut World, until| {
+        let (by, account) = (Actor::Operator { uid: 0 }, AccountId(12));
+        world.apply(Mutation::MemberRemoved(Departure { project: ProjectId(21), account, at: NOW, by, until }));
+    };
+    let path = "login-0.h100.acme".parse().unwrap();
+    let stay = |world: &World, since, now| match stays(
+        &world.directory,
+        &world.identity("user1"),
+        NodeId(41),
+        &path,
+        since,
+        now,
+    ) {
+        Ok(Stay::Permitted(_)) => Ok(None),
+        Ok(Stay::Lingers(lingering)) => Ok(Some(lingering.until)),
+        Err(denial) => Err(denial.reason),
+    };
+    let before = Timestamp::from_millis(NOW.millis() - 1);
+    let mut world = World::new();
+    limit(&mut world, Some("10m"));
+    assert_eq!(stay(&world, before, secs(1)), Ok(None));
+    remove(&mut world, Some(secs(600)));
+    assert_eq!(stay(&world, before, NOW), Ok(Some(secs(600))));
+    assert_eq!(stay(&world, before, secs(599)), Ok(Some(secs(600))));
+    for (since, now) in [(before, secs(600)), (NOW, secs(1)), (secs(1), secs(1)), (before, before)] {
+        assert_eq!(stay(&world, since, now), Err(Reason::Removed), "since {since}, at {now}");
+    }
+    // It is never a permit: neither to open, nor to be counted as open when it is asked for, nor for a certificate.
+    let identity = world.identity("user1");
+    let target = OpenTarget { host: "login-0.h100.acme", port: 22 };
+    assert!(open(&world.directory, &identity, target, &|_| Some(0), secs(1)).is_err());
+    assert!(still_open(&world.directory, &identity, NodeId(41), &path, before, secs(1)).is_err());
+    let (request, settings) = (IssueRequest::default(), CertificateSettings::default());
+    assert!(issue(&world.directory, &identity, &request, &settings, Serial(1), secs(1)).is_err());
+    let ca = CaPublicKeys { user: key(100), host: key(101) };
+    let bundle = |world: &World, now| bundle_for(&world.directory, ClusterId(31), &ca, now).unwrap();
+    let leaving = |bundle: crate::bundle::Bundle| {
+        bundle.leaving.iter().map(|l| (l.name.to_string(), l.until)).collect::<Vec<_>>()
+    };
+    assert_eq!(leaving(bundle(&world, secs(1))), [("user1".to_owned(), secs(600))]);
+    assert!(bundle(&world, secs(1)).logins.iter().all(|login| login.name.as_str() != "user1"));
+    assert!(leaving(bundle(&world, secs(600))).is_empty());
+    // Shorter is shorter for them, longer is not longer, and none is none.
+    for (grace, until) in [(Some("1h"), Some(600)), (Some("5m"), Some(300)), (None, None)] {
+        limit(&mut world, grace);
+        assert_eq!(stay(&world, before, secs(1)), until.map_or(Err(Reason::Removed), |until| Ok(Some(secs(until)))));
+        assert_eq!(leaving(bundle(&world, secs(1))).len(), usize::from(until.is_some()));
+    }
+    limit(&mut world, Some("10m"));
+    assert_eq!(stay(&world, before, secs(1)), Ok(Some(secs(600))), "it was given at the removal");
+    // Who is suspended has none, and who is back needs none.
+    let state = |state| Mutation::AccountStateSet { account: AccountId(12), state, at: NOW, by: Actor::Authority };
+    world.apply(state(AccountState::Suspended));
+    assert!(world.directory.touched(&state(AccountState::Active)).clusters.contains(&ClusterId(31)));
+    assert!(leaving(bundle(&world, secs(1))).is_empty());
+    world.apply(state(AccountState::Active));
+    world.add(21, 12, Role::Member);
+    assert_eq!(stay(&world, before, secs(1)), Ok(None));
+    assert!(leaving(bundle(&world, secs(1))).is_empty());
+    // Without one at the removal there is none afterwards.
+    remove(&mut world, None);
+    assert_eq!(stay(&world, before, secs(1)), Err(Reason::Removed));
+    assert!(leaving(bundle(&world, secs(1))).is_empty());
+}
+
+#[test]
+fn a_robot_that_is_removed_has_no_grace_period() {
+    let mut world = World::with_service(None);
+    let limits = Limits { grace: Some("10m".parse().unwrap()), ..Limits::default() };
+    world.apply(Mutation::ProjectLimited { project: ProjectId(21), limits });
+    let later = NOW.after(std::time::Duration::from_secs(60));
+    let (by, account) = (Actor::Operator { uid: 0 }, AccountId(16));
+    // As no command would say it.
+    let departure = Departure { project: ProjectId(21), account, at: NOW, by, until: Some(later) };
+    world.apply(Mutation::MemberRemoved(departure));
+    assert_eq!(world.directory.lingers(account, ProjectId(21), NOW), None);
+    assert_eq!(world.directory.lingering(ProjectId(21), NOW).count(), 0);
 }
 
 #[test]

@@ -229,6 +229,7 @@ fn join(directory: &Directory, mut through: Vec<Session>, mut on_nodes: Vec<OnNo
             peer: Some(session.peer),
             gateway: Some(session.gateway.clone()),
             since: session.since,
+            until: session.leaves,
             certificate: there
                 .as_ref()
                 .and_then(|s| s.certificate.as_ref())
@@ -253,6 +254,7 @@ fn join(directory: &Directory, mut through: Vec<Session>, mut on_nodes: Vec<OnNo
             peer: None,
             gateway: None,
             since: session.since,
+            until: None,
             certificate: session.certificate.map(|certificate| certificate.serial),
             process: Some(session.process),
         };

@@ -208,7 +208,9 @@ impl App {
         let (_, node) = lock(&slot).take().ok_or(AppError::Defect("a decision was not made"))??;
         let host_certificate = self.host_certificate(&node).await?;
         let directory = self.directory();
-        let bundle = self.bundle(&directory, node.cluster).await.ok_or(AppError::Defect("no bundle could be made"))?;
+        let bundles = self.bundles(&directory, node.cluster).await;
+        // Nobody has anything open on a machine that was no node.
+        let bundle = bundles.ok_or(AppError::Defect("no bundle could be made"))?.plain;
         Ok(Joined {
             node: request.node.clone(),
             node_id: node.id,
@@ -243,7 +245,7 @@ impl App {
         let touched = lock(&self.published).get(&node.cluster).copied();
         let bundle = match (request.have, touched) {
             (Some(have), Some(touched)) if have >= touched => None,
-            _ => self.bundle(&directory, node.cluster).await,
+            _ => self.bundles(&directory, node.cluster).await.map(|bundles| bundles.for_agent(request.lingers)),
         };
         let half = Duration::from_secs(u64::from(self.site.certificates.host_ttl.secs()) / 2);
         let due = request.host_certificate_until.is_none_or(|until| Timestamp::from_secs(until) < now.after(half));
@@ -294,7 +296,7 @@ impl App {
         let Some(node) = current(&directory, &request.node) else { return NodeLookAnswer { current: None } };
         if !lock(&self.published).contains_key(&node.cluster) {
             // As for the first hello since the authority was started.
-            self.bundle(&directory, node.cluster).await;
+            self.bundles(&directory, node.cluster).await;
         }
         NodeLookAnswer { current: self.current(&directory, node.cluster, self.now()) }
     }

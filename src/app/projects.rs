@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Account, AccountState, Actor, Departure, Directory, Email, Extension, Limits, Membership, Mutation, Node, Org,
-        Project, ProjectId, ProjectPath, Role, Timestamp, Ttl, Uid, Version,
+        Account, AccountState, Actor, Departure, Directory, Email, Extension, Grace, Limits, Membership, Mutation,
+        Node, Org, Project, ProjectId, ProjectPath, Role, Timestamp, Ttl, Uid, Version,
     },
     policy::{Action, Caller, Denial, Grant, Reason},
     store::Ledger,
@@ -144,7 +144,7 @@ impl App {
         Ok(self.change(asker, Action::MemberAdd, Some(&path), object, decide).await?.1)
     }
 
-    /// How many open sessions the removal of a member will end.
+    /// What the removal of a member will end.
     ///
     /// # Errors
     /// The asker may not remove them, or it would be refused for another reason.
@@ -153,19 +153,22 @@ impl App {
         asker: &Asker,
         path: &ProjectPath,
         email: &Email,
-        force: bool,
-    ) -> Result<usize, AppError> {
+        how: RemoveHow,
+    ) -> Result<Removal, AppError> {
         let look = |directory: &Directory, _: &Caller, grant: &Grant| {
-            let membership = removable(directory, grant.project()?, email, forced(force, grant)?)?;
+            let (project, path) = grant.project()?;
+            let membership = removable(directory, (project, path), email, forced(how.force, grant)?)?;
             let is_there = |node: &Node| {
                 directory.cluster(node.cluster).is_some_and(|cluster| cluster.project == membership.project)
             };
-            Ok(self.sessions_on(directory, Some(membership.account), is_there))
+            let open = self.sessions_on(directory, Some(membership.account), is_there);
+            Ok(Removal { open, grace: project.limits.grace.filter(|_| !how.now) })
         };
         self.preview(asker, Action::MemberRemove, Some(path), format!("{path} {email}"), look).await
     }
 
-    /// Removes a member. When this returns nothing is issued or opened any more; what is open is being ended.
+    /// Removes a member. When this returns nothing is issued or opened any more; what is open is being ended, or, if the
+    /// project has a grace period, will have ended at the time that is returned.
     ///
     /// # Errors
     /// Refused, not a member, the last admin, or not durable.
@@ -174,15 +177,15 @@ impl App {
         asker: &Asker,
         path: ProjectPath,
         email: Email,
-        force: bool,
-    ) -> Result<Version, AppError> {
+        how: RemoveHow,
+    ) -> Result<(Option<Timestamp>, Version), AppError> {
         let object = format!("{path} {email}");
         let decide = move |ledger: Ledger<'_>, caller: &Caller, grant: &Grant, now| {
             let (project, path) = grant.project()?;
-            let forced = forced(force, grant)?;
-            remove_member(ledger.directory, (project, path), &email, forced, caller.actor(), now)
+            let how = RemoveHow { force: forced(how.force, grant)?, ..how };
+            remove_member(ledger.directory, (project, path), &email, how, caller.actor(), now)
         };
-        Ok(self.change(asker, Action::MemberRemove, Some(&path), object, decide).await?.1)
+        self.change(asker, Action::MemberRemove, Some(&path), object, decide).await
     }
 
     /// Gives a member another role.
@@ -206,6 +209,24 @@ impl App {
     }
 }
 
+/// How a member is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemoveHow {
+    /// Also the last admin: only an operator can say so.
+    pub force: bool,
+    /// Without the project's grace period.
+    pub now: bool,
+}
+
+/// What the removal of a member ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// How many open sessions.
+    pub open: usize,
+    /// After which time; at once if none.
+    pub grace: Option<Grace>,
+}
+
 /// What is to be different about what a project allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitsChange {
@@ -213,6 +234,8 @@ pub struct LimitsChange {
     pub max_ttl: Option<Option<Ttl>>,
     /// The longest that a session through a gateway lasts; as long as people like if none.
     pub max_session: Option<Option<Ttl>>,
+    /// How long what a person has open may stay open after they were removed; not at all if none.
+    pub grace: Option<Option<Grace>>,
     /// What no certificate for it allows.
     pub forbid: BTreeSet<Extension>,
     /// What they allow again, if the site does.
@@ -226,6 +249,7 @@ impl LimitsChange {
             max_ttl: self.max_ttl.unwrap_or(former.max_ttl),
             forbidden: forbidden.copied().collect(),
             max_session: self.max_session.unwrap_or(former.max_session),
+            grace: self.grace.unwrap_or(former.grace),
         }
     }
 }
@@ -324,18 +348,25 @@ pub(super) fn add_member(
     Ok(Decided { detail: format!("as {role}"), ..Decided::one(mutation, ()) })
 }
 
-/// Removes a member; the last admin only if it is forced.
+/// Removes a member; the last admin only if it is forced. Until when what they have open may stay open is decided here, once.
 pub(super) fn remove_member(
     directory: &Directory,
     (project, path): (&Arc<Project>, &ProjectPath),
     email: &Email,
-    forced: bool,
+    how: RemoveHow,
     by: Actor,
     now: Timestamp,
-) -> Result<Decided<()>, Denial> {
-    let membership = removable(directory, (project, path), email, forced)?;
-    let mutation = Mutation::MemberRemoved(Departure { project: project.id, account: membership.account, at: now, by });
-    Ok(Decided { detail: format!("was {}", membership.role), ..Decided::one(mutation, ()) })
+) -> Result<Decided<Option<Timestamp>>, Denial> {
+    let membership = removable(directory, (project, path), email, how.force)?;
+    let until = project.limits.grace.filter(|_| !how.now).map(|grace| now.after(grace.duration()));
+    let departure = Departure { project: project.id, account: membership.account, at: now, by, until };
+    let ends = match (until, project.limits.grace) {
+        (Some(until), _) => format!("; what is open ends at {until}"),
+        (None, Some(_)) => "; what is open ends at once".into(),
+        (None, None) => String::new(),
+    };
+    let detail = format!("was {}{ends}", membership.role);
+    Ok(Decided { detail, ..Decided::one(Mutation::MemberRemoved(departure), until) })
 }
 
 /// Gives a member another role; takes it from the last admin only if that is forced.

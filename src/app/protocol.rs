@@ -469,6 +469,9 @@ pub struct OpenSession {
     pub node_id: NodeId,
     /// When it was permitted, as the authority said then.
     pub since: Timestamp,
+    /// Whether it is going to end by [`Event::Leave`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves: bool,
 }
 
 /// What the authority tells a gateway.
@@ -486,6 +489,23 @@ pub enum Event {
         /// One line for the one who used it.
         reason: String,
     },
+    /// End this forward in so many milliseconds, in the same way, and warn the one who uses it, where that can be done: they
+    /// were removed from the project, which gives those who have something open a while.
+    Leave {
+        /// Which.
+        session: SessionId,
+        /// How long it may stay.
+        left: u64,
+        /// One line for the one who uses it, now.
+        warning: String,
+        /// One line for the one who used it, then.
+        reason: String,
+    },
+    /// It need not end: [`Event::Leave`] is taken back.
+    Stay {
+        /// Which.
+        session: SessionId,
+    },
     /// All that had to end because of the directory's changes up to this version was named before. To be confirmed with
     /// [`ClosedRequest::done`].
     Mark {
@@ -500,6 +520,9 @@ pub enum Event {
         version: Version,
         /// What the agents get.
         bundle: SignedBundle,
+        /// What those get instead that can keep something open for a while, if there is something.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lingering: Option<SignedBundle>,
     },
     /// Pass this on to the agent of a node.
     EndOnNode {

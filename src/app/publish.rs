@@ -7,7 +7,7 @@ use super::{
     sessions::Session,
 };
 use crate::{
-    bundle::{SignedBundle, bundle_for},
+    bundle::{Bundle, SignedBundle, bundle_for},
     domain::{ClusterId, Directory, Timestamp, Version},
     policy::Denial,
     store::Commit,
@@ -15,6 +15,22 @@ use crate::{
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// The bundle of a cluster at one version, for agents of both kinds.
+pub(super) struct Bundles {
+    /// For every agent: who was removed loses at once what they have open.
+    pub(super) plain: SignedBundle,
+    /// For those that can let people keep it for a while, if there is somebody.
+    pub(super) lingering: Option<SignedBundle>,
+}
+
+impl Bundles {
+    /// The one for an agent.
+    pub(super) fn for_agent(self, lingers: bool) -> SignedBundle {
+        let Self { plain, lingering } = self;
+        lingering.filter(|_| lingers).unwrap_or(plain)
+    }
+}
 
 impl App {
     /// Runs until the store is closed, or until `stop` when everything was seen to. Commits that have gathered are taken
@@ -63,11 +79,14 @@ impl App {
     ) -> Vec<(Session, Denial)> {
         let mut ended = Vec::new();
         for session in sessions {
-            if let Err(denial) = self.stays(directory, &session, now) {
-                let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
-                lock(&self.hub).broadcast(&event);
-                lock(&self.sessions).remove(&session.id);
-                ended.push((session, denial));
+            match self.stays(directory, &session, now) {
+                Ok(lingering) => self.leave(&session, lingering, now),
+                Err(denial) => {
+                    let event = Event::End { session: session.id.clone(), reason: denial.user.clone() };
+                    lock(&self.hub).broadcast(&event);
+                    lock(&self.sessions).remove(&session.id);
+                    ended.push((session, denial));
+                }
             }
         }
         ended
@@ -81,9 +100,9 @@ impl App {
         let version = directory.version();
         let before = lock(&self.published).insert(cluster, version);
         lock(&self.hub).published(directory.nodes_of(cluster).map(|node| node.id), before, self.now());
-        match self.bundle(directory, cluster).await {
-            Some(bundle) => {
-                lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle });
+        match self.bundles(directory, cluster).await {
+            Some(Bundles { plain: bundle, lingering }) => {
+                lock(&self.hub).broadcast(&Event::Bundle { cluster: path, version, bundle, lingering });
             }
             None => tracing::error!(cluster = %path, "the bundle could not be made; nodes keep the last one"),
         }
@@ -100,26 +119,31 @@ impl App {
         let directory = self.directory();
         for cluster in missed {
             let path = directory.cluster(cluster).and_then(|cluster| directory.path_of_cluster(cluster));
-            if let (Some(path), Some(bundle)) = (path, self.bundle(&directory, cluster).await) {
-                let version = directory.version();
-                lock(&self.hub).tell(gateway, Event::Bundle { cluster: path, version, bundle });
+            if let (Some(path), Some(bundles)) = (path, self.bundles(&directory, cluster).await) {
+                let (version, Bundles { plain: bundle, lingering }) = (directory.version(), bundles);
+                lock(&self.hub).tell(gateway, Event::Bundle { cluster: path, version, bundle, lingering });
             }
         }
     }
 
     /// The signed bundle of a cluster. Made beside the async threads: 100,000 logins take a while to encode.
-    pub(super) async fn bundle(&self, directory: &Arc<Directory>, cluster: ClusterId) -> Option<SignedBundle> {
+    pub(super) async fn bundles(&self, directory: &Arc<Directory>, cluster: ClusterId) -> Option<Bundles> {
         let (directory, ca, now) = (directory.clone(), self.ca.clone(), self.now());
         let version = directory.version();
         let made = tokio::task::spawn_blocking(move || {
             let bundle = bundle_for(&directory, cluster, &ca.public(), now)?;
-            match SignedBundle::sign(&bundle, &ca.bundle) {
-                Ok(signed) => Some(signed),
-                Err(error) => {
-                    tracing::error!(cluster = %bundle.cluster, %error, "the bundle could not be signed");
-                    None
-                }
+            let sign = |bundle: &Bundle| {
+                let signed = SignedBundle::sign(bundle, &ca.bundle);
+                let failed =
+                    |error| tracing::error!(cluster = %bundle.cluster, %error, "the bundle could not be signed");
+                signed.map_err(failed).ok()
+            };
+            if bundle.leaving.is_empty() {
+                return Some(Bundles { plain: sign(&bundle)?, lingering: None });
             }
+            let lingering = sign(&bundle)?;
+            let plain = sign(&Bundle { leaving: Vec::new(), ..bundle })?;
+            Some(Bundles { plain, lingering: Some(lingering) })
         });
         let signed = made.await.ok().flatten()?;
         // Whoever has this version has everything up to it.

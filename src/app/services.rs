@@ -352,7 +352,7 @@ pub(super) fn delete_service(
     now: Timestamp,
 ) -> Decided<()> {
     let mut mutations = retired(directory, account, denied_until, &by, now);
-    let departure = Departure { project: terms.project, account: account.id, at: now, by };
+    let departure = Departure { project: terms.project, account: account.id, at: now, by, until: None };
     mutations.push(Mutation::MemberRemoved(departure));
     Decided { mutations, certificate: None, detail: String::new(), answer: () }
 }

@@ -27,6 +27,8 @@ pub struct Session {
     pub path: NodePath,
     /// Since when.
     pub since: Timestamp,
+    /// Until when, if whose it is was removed from the project and its gateway was told so.
+    pub leaves: Option<Timestamp>,
 }
 
 /// Open forwards by name, account and node.
@@ -44,6 +46,12 @@ impl Sessions {
         self.by_account.insert((session.credential.account, session.id.clone()));
         self.by_node.insert((session.node, session.id.clone()));
         self.all.insert(session.id.clone(), session);
+    }
+
+    /// Notes until when one may stay open. True if that was not known.
+    pub fn leave(&mut self, id: &SessionId, until: Option<Timestamp>) -> bool {
+        let Some(session) = self.all.get_mut(id) else { return false };
+        std::mem::replace(&mut session.leaves, until) != until
     }
 
     /// Forgets one.
@@ -121,6 +129,7 @@ mod tests {
             node: NodeId(node),
             path: "login-0.h100.acme".parse().unwrap(),
             since: Timestamp::from_secs(0),
+            leaves: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! What is due because time has passed, and not because somebody did something: sessions that have lasted as long as
-//! their project lets them, host certificates of gateways, gateways that are gone for good.
+//! their project lets them, or whose owner was removed and has had the time that the project gives for that, host certificates of gateways, gateways that are gone for good.
 
 use super::{
     core::{App, lock},
     error::AppError,
     protocol::Event as GatewayEvent,
+    sessions::Session,
 };
 use crate::{
     audit::Event,
@@ -64,9 +65,11 @@ impl App {
         let directory = self.directory();
         let over = {
             let sessions = lock(&self.sessions);
-            let over =
-                sessions.iter().filter(|session| overtime(&directory, session.node, session.since, now).is_some());
-            over.cloned().collect()
+            // Of those who were removed, all of them: the time that they have may have become shorter.
+            let over = |session: &&Session| {
+                session.leaves.is_some() || overtime(&directory, session.node, session.since, now).is_some()
+            };
+            sessions.iter().filter(over).cloned().collect()
         };
         for (session, denial) in self.end_those_that_may_not_stay(&directory, over, now) {
             self.note(self.ended(&session, &denial, now)).await;

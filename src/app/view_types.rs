@@ -200,6 +200,8 @@ pub struct SessionView {
     pub gateway: Option<String>,
     /// Since when.
     pub since: Timestamp,
+    /// Until when, if whose it is was removed from the project and has a while.
+    pub until: Option<Timestamp>,
     /// The certificate that it came with to the node, or else to the gateway.
     pub certificate: Option<Serial>,
     /// The number of its privileged sshd's process on the node, if the node has said so.

@@ -1,6 +1,6 @@
 //! The bundle of a cluster, from what the directory says. The same rule as `policy::open`: a member whose account works.
 
-use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Login, SharedLogin};
+use super::signed::{Bundle, DeniedKey, DeniedSerial, FORMAT, Group, Leaving, Login, SharedLogin};
 use crate::domain::{
     Account, AccountId, AccountState, Cluster, ClusterId, ClusterPath, Directory, Membership, Principal, ProjectName,
     PublicKey, Role, SharedLoginName, Timestamp, UserName, Version,
@@ -35,6 +35,7 @@ pub fn farewell(cluster: ClusterPath, version: Version, ca: &CaPublicKeys, now: 
         logins: Vec::new(),
         groups: Vec::new(),
         shared_logins: Vec::new(),
+        leaving: Vec::new(),
         denied_serials: Vec::new(),
         denied_keys: Vec::new(),
         user_ca: vec![ca.user.clone()],
@@ -138,7 +139,14 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
         principals: login.sharers.iter().flat_map(&principals).collect(),
     });
     let shared_logins = shared_logins.collect();
-    // Only those who could still log in otherwise: who is not a member is refused by absence.
+    let mut leaving = Vec::new();
+    for (account, until) in directory.lingering(project.id, now) {
+        // What is revoked meanwhile ends at once.
+        concerned.insert(account.id);
+        leaving.push(Leaving { name: account.user.clone(), uid: account.uid, until });
+    }
+    leaving.sort_by(|a, b| a.name.cmp(&b.name));
+    // Only those who could still log in otherwise, or have something open: who is not a member is refused by absence.
     let denied_serials = directory
         .denied_serials()
         .filter(|(_, account, until)| until.after(KEPT) > now && concerned.contains(account))
@@ -160,6 +168,7 @@ pub fn bundle_for(directory: &Directory, cluster: ClusterId, ca: &CaPublicKeys, 
             Group { name: format!("{}-admins", project.name), gid: project.admins_gid, members: admins },
         ],
         shared_logins,
+        leaving,
         denied_serials,
         denied_keys,
         user_ca: vec![ca.user.clone()],

@@ -14,7 +14,7 @@ pub use compose::{CaPublicKeys, SharedLoginStatus, bundle_for, farewell, princip
 pub use current::{Current, SignedCurrent};
 pub use order::{Order, SignedOrder};
 pub use signed::{
-    Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Login, MAX_BUNDLE_BYTES, SharedLogin,
-    SignedBundle,
+    Bundle, BundleError, BundleKey, DeniedKey, DeniedSerial, FORMAT, Group, Leaving, Login, MAX_BUNDLE_BYTES,
+    SharedLogin, SignedBundle,
 };
 pub use table_writer::{CompileError, compile, compile_with};

@@ -34,6 +34,10 @@ pub struct Bundle {
     pub groups: Vec<Group>,
     /// Logins that several people share; in order of names.
     pub shared_logins: Vec<SharedLogin>,
+    /// Who was removed, and may keep open what they have open for a while: they may not log in; in order of names. Agents that
+    /// do not know of it get bundles without it, and end what is open at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Leaving>,
     /// Certificates that are refused though they have not run out; in order.
     pub denied_serials: Vec<DeniedSerial>,
     /// Keys that are refused; in order.
@@ -78,6 +82,18 @@ pub struct SharedLogin {
     pub name: String,
     /// The principals of everyone who may use it.
     pub principals: Vec<String>,
+}
+
+/// Somebody who was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaving {
+    /// The POSIX user name.
+    pub name: UserName,
+    /// Its number.
+    pub uid: Uid,
+    /// Until when what they have open may stay open.
+    pub until: Timestamp,
 }
 
 /// A revoked certificate.
@@ -267,6 +283,7 @@ mod tests {
             logins: vec![],
             groups: vec![],
             shared_logins: vec![],
+            leaving: vec![],
             denied_serials: vec![],
             denied_keys: vec![],
             user_ca: vec![],

@@ -204,6 +204,7 @@ mod tests {
                 .iter()
                 .map(|(name, principals)| SharedLogin { name: (*name).to_owned(), principals: texts(principals) })
                 .collect(),
+            leaving: vec![],
             denied_serials: vec![],
             denied_keys: vec![],
             user_ca: vec![],

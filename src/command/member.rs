@@ -6,8 +6,11 @@ use super::{
     table::Cell,
     text::{Tone, count, ending},
 };
-use crate::domain::{Email, ProjectPath, Role, Timestamp, Version};
-use serde_json::json;
+use crate::{
+    app::{Removal, RemoveHow},
+    domain::{Email, ProjectPath, Role, Timestamp},
+};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How long `--wait` waits for gateways and nodes.
@@ -35,9 +38,10 @@ pub(crate) enum Command {
         #[arg(long, default_value = "member")]
         role: Role,
     },
-    /// Remove somebody from a project; what they have open ends at once
+    /// Remove somebody from a project; what they have open ends at once, or after the project's grace period
     #[command(after_help = "member remove acme/ml-training user1@acme.example\n\
-                            member remove acme/ml-training user1@acme.example --yes --wait")]
+                            member remove acme/ml-training user1@acme.example --yes --wait\n\
+                            member remove acme/ml-training user1@acme.example --now")]
     Remove {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
@@ -50,6 +54,9 @@ pub(crate) enum Command {
         /// Until gateways and nodes have confirmed, at most ten seconds; say which have, and when
         #[arg(long)]
         wait: bool,
+        /// Without the project's grace period: what they have open ends at once
+        #[arg(long)]
+        now: bool,
         /// Also the last admin (operators)
         #[arg(long)]
         force: bool,
@@ -96,17 +103,19 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             let data = Fact { version, fact: json!({ "project": project, "email": email, "role": role }) };
             Ok(Reply::done(&data, format!("added {email} to {project} as {role}")))
         }
-        Command::Remove { project, email, yes, wait, force } => {
+        Command::Remove { project, email, yes, wait, now, force } => {
+            let how = RemoveHow { force, now };
             // Refused before it asks: a question that is answered in vain annoys.
-            let open = app.preview_removal(asker, &project, &email, force).await?;
-            context.confirm(yes, || format!("Remove {email} from {project}?{}", ending(open)))?;
-            let version = app.remove_member(asker, project.clone(), email.clone(), force).await?;
-            let sentence = format!("removed {email} from {project}");
+            let removal = app.preview_removal(asker, &project, &email, how).await?;
+            context.confirm(yes, || format!("Remove {email} from {project}?{}", what_ends(removal)))?;
+            let (until, version) = app.remove_member(asker, project.clone(), email.clone(), how).await?;
+            let ends = until.map(|until| format!("; what they have open ends at {}", until.for_people_at(app.now())));
+            let sentence = format!("removed {email} from {project}{}", ends.unwrap_or_default());
+            let fact = json!({ "project": project, "email": email, "until": until });
             if wait {
-                receipts(context, &project, version, sentence).await
+                receipts(context, &project, Fact { version, fact }, sentence).await
             } else {
-                let data = Fact { version, fact: json!({ "project": project, "email": email }) };
-                Ok(Reply::done(&data, sentence))
+                Ok(Reply::done(&Fact { version, fact }, sentence))
             }
         }
         Command::Role { project, email, role, force } => {
@@ -117,10 +126,21 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
     }
 }
 
+/// For the question.
+fn what_ends(removal: Removal) -> String {
+    match removal {
+        Removal { open: 0, .. } => String::new(),
+        Removal { open, grace: None } => ending(open),
+        Removal { open, grace: Some(grace) } => {
+            format!(" {} will end in {grace}; --now ends what is open at once.", count(open, "open session"))
+        }
+    }
+}
+
 async fn receipts(
     context: &Context<'_>,
     project: &ProjectPath,
-    version: Version,
+    Fact { version, mut fact }: Fact<Value>,
     sentence: String,
 ) -> Result<Reply, Stop> {
     let receipts = context.app.wait_for_receipts(project, version, WAIT).await;
@@ -146,11 +166,9 @@ async fn receipts(
     });
     let rows = gateways.chain(nodes).collect();
     let text = table(&["WHERE", "RECEIPT"], rows, context.screen(), "No gateways and no nodes to wait for.");
-    let data = Fact {
-        version,
-        fact: json!({ "project": project, "gateways": receipts.gateways, "receipts": receipts.nodes }),
-    };
-    let reply = Reply::data(&data, text).note(sentence);
+    fact["gateways"] = json!(receipts.gateways);
+    fact["receipts"] = json!(receipts.nodes);
+    let reply = Reply::data(&Fact { version, fact }, text).note(sentence);
     let missing = receipts.missing();
     if missing == 0 {
         return Ok(reply);

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     app::{LimitsChange, ProjectView},
-    domain::{Email, Extension, Limits, ProjectPath, Ttl},
+    domain::{Email, Extension, Grace, Limits, ProjectPath, Ttl},
 };
 use serde_json::json;
+use std::str::FromStr;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -37,17 +38,20 @@ pub(crate) enum Command {
     /// Change what certificates and sessions of a project may, within what the site allows
     #[command(after_help = "project update acme/ml-training --max-ttl 2m --forbid agent-forwarding\n\
                             project update acme/ml-training --max-ttl none --allow agent-forwarding\n\
-                            project update acme/ml-training --max-session 12h")]
+                            project update acme/ml-training --max-session 12h --grace 10m")]
     Update {
         /// Which
         #[arg(value_name = "ORG/PROJECT")]
         project: ProjectPath,
         /// The longest that one lives, such as 2m; none for as long as the site lets them
-        #[arg(long, value_name = "TTL", value_parser = max_ttl, required_unless_present_any = ["forbid", "allow", "max_session"])]
-        max_ttl: Option<MaxTtl>,
+        #[arg(long, value_name = "TTL", value_parser = or_none::<Ttl>, required_unless_present_any = ["forbid", "allow", "max_session", "grace"])]
+        max_ttl: Option<OrNone<Ttl>>,
         /// The longest that a session through the gateway lasts, such as 12h; none for as long as people like
-        #[arg(long, value_name = "TTL", value_parser = max_ttl)]
-        max_session: Option<MaxTtl>,
+        #[arg(long, value_name = "TTL", value_parser = or_none::<Ttl>)]
+        max_session: Option<OrNone<Ttl>>,
+        /// How long what people have open stays open after they were removed, 1h at most; none for not at all
+        #[arg(long, value_name = "TIME", value_parser = or_none::<Grace>)]
+        grace: Option<OrNone<Grace>>,
         /// What sessions may not do: pty, port-forwarding, agent-forwarding, x11-forwarding, user-rc (may be given several times)
         #[arg(long, value_name = "EXTENSION")]
         forbid: Vec<Extension>,
@@ -67,12 +71,12 @@ pub(crate) enum Command {
     },
 }
 
-/// A cap, or that there is none.
+/// A length of time, or that there is none.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MaxTtl(Option<Ttl>);
+pub(crate) struct OrNone<T>(Option<T>);
 
-fn max_ttl(text: &str) -> Result<MaxTtl, String> {
-    if text == "none" { Ok(MaxTtl(None)) } else { text.parse().map(|ttl| MaxTtl(Some(ttl))).map_err(str::to_owned) }
+fn or_none<T: FromStr<Err = &'static str>>(text: &str) -> Result<OrNone<T>, &'static str> {
+    if text == "none" { Ok(OrNone(None)) } else { text.parse().map(|length| OrNone(Some(length))) }
 }
 
 pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply, Stop> {
@@ -100,10 +104,11 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
             );
             Ok(Reply::done(&json!({ "project": project }), sentence))
         }
-        Command::Update { project, max_ttl, max_session, forbid, allow } => {
+        Command::Update { project, max_ttl, max_session, grace, forbid, allow } => {
             let change = LimitsChange {
-                max_ttl: max_ttl.map(|MaxTtl(ttl)| ttl),
-                max_session: max_session.map(|MaxTtl(ttl)| ttl),
+                max_ttl: max_ttl.map(|OrNone(ttl)| ttl),
+                max_session: max_session.map(|OrNone(ttl)| ttl),
+                grace: grace.map(|OrNone(grace)| grace),
                 forbid: forbid.into_iter().collect(),
                 allow: allow.into_iter().collect(),
             };

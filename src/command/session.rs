@@ -36,7 +36,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<Reply
                     or_dash(session.peer.map(|peer| peer.to_string())),
                     session.gateway.as_ref().map_or_else(|| "direct".into(), |gateway| format!("gateway {gateway}")),
                     or_dash(session.certificate.map(|serial| serial.to_string())),
-                    session.since.near(now),
+                    match session.until {
+                        None => session.since.near(now),
+                        Some(until) => format!("{}, ends {}", session.since.near(now), until.near(now)),
+                    },
                 ]
             });
             let headers = ["SESSION", "ACCOUNT", "NODE", "LOGIN", "FROM", "VIA", "CERTIFICATE", "SINCE"];

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 mod change;
+mod grace;
 
 /// A change that contradicts the directory. Decisions never make one, so it means a damaged store or a defect.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -71,6 +72,8 @@ pub struct Directory {
     members: OrdMap<(ProjectId, AccountId), Arc<Membership>>,
     account_projects: OrdSet<(AccountId, ProjectId)>,
     departures: OrdMap<(AccountId, ProjectId), Arc<Departure>>,
+    /// Departures with a grace period, also those whose is over.
+    graces: OrdSet<(ProjectId, AccountId)>,
     denied_serials: OrdMap<Serial, (AccountId, Timestamp)>,
     denied_keys: OrdMap<Fingerprint, (AccountId, Timestamp)>,
 }
@@ -108,6 +111,7 @@ impl Default for Directory {
             members: OrdMap::new(),
             account_projects: OrdSet::new(),
             departures: OrdMap::new(),
+            graces: OrdSet::new(),
             denied_serials: OrdMap::new(),
             denied_keys: OrdMap::new(),
         }

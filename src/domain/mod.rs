@@ -36,4 +36,4 @@ pub use service::{
     AccountKind, ForceCommand, Holder, Networks, NetworksError, ServiceTerms, service_email, service_user,
 };
 pub use text::{is_unseen, one_line};
-pub use time::{Timestamp, Ttl};
+pub use time::{Grace, Timestamp, Ttl};

@@ -7,7 +7,7 @@ use super::{
     names::{ClusterName, Email, NodeName, OrgName, ProjectName, UserName, VolumeName},
     resources::{MountPath, NodeCounts, Size},
     service::{AccountKind, Holder, ServiceTerms},
-    time::{Timestamp, Ttl},
+    time::{Grace, Timestamp, Ttl},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -106,6 +106,8 @@ pub struct Limits {
     pub forbidden: BTreeSet<Extension>,
     /// The longest that a session through a gateway lasts.
     pub max_session: Option<Ttl>,
+    /// How long what a person has open may stay open after an admin has removed them; not at all if none.
+    pub grace: Option<Grace>,
 }
 
 /// `certificates of 2m at most, without pty, user-rc`.
@@ -119,8 +121,11 @@ impl fmt::Display for Limits {
         if !forbidden.is_empty() {
             write!(f, ", without {}", forbidden.join(", "))?;
         }
-        match self.max_session {
-            Some(longest) => write!(f, ", sessions of {longest} at most"),
+        if let Some(longest) = self.max_session {
+            write!(f, ", sessions of {longest} at most")?;
+        }
+        match self.grace {
+            Some(grace) => write!(f, ", {grace} of grace for what is open when somebody is removed"),
             None => Ok(()),
         }
     }
@@ -359,6 +364,9 @@ pub struct Departure {
     pub at: Timestamp,
     /// By whose decision.
     pub by: Actor,
+    /// Until when what was open then may stay open, if the project has a grace period and it was not said otherwise. See
+    /// [`super::Directory::lingers`].
+    pub until: Option<Timestamp>,
 }
 
 /// That a project or a cluster was deleted: kept so that those who were in it can be told when and by whom.

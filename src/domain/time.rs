@@ -195,6 +195,51 @@ impl FromStr for Ttl {
     }
 }
 
+/// How long what somebody has open may stay open after they were removed from a project: an hour at most, since a removal
+/// has to mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Ttl", into = "Ttl")]
+pub struct Grace(Ttl);
+
+impl Grace {
+    /// The longest there is, in seconds.
+    pub const MAX_SECS: u32 = 3600;
+
+    /// As the standard library has it.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0.duration()
+    }
+}
+
+impl TryFrom<Ttl> for Grace {
+    type Error = &'static str;
+
+    fn try_from(ttl: Ttl) -> Result<Self, Self::Error> {
+        if ttl.secs() > Self::MAX_SECS { Err("a grace period is at most 1h") } else { Ok(Self(ttl)) }
+    }
+}
+
+impl From<Grace> for Ttl {
+    fn from(grace: Grace) -> Self {
+        grace.0
+    }
+}
+
+impl FromStr for Grace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<Ttl>()?.try_into()
+    }
+}
+
+impl fmt::Display for Grace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 impl fmt::Display for Ttl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (amount, unit) = match self.0 {

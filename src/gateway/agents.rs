@@ -22,7 +22,7 @@ use russh::{ChannelWriteHalf, Disconnect, server::Msg};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -64,6 +64,8 @@ struct Outbox {
     tunnel: Mutex<Option<Tunnel>>,
     /// The agent listens no more; its tunnel may live on.
     left: AtomicBool,
+    /// What it has said of itself, once it has: whether it can let people keep something open for a while.
+    lingers: OnceLock<bool>,
 }
 
 impl Outbox {
@@ -121,11 +123,24 @@ impl Agents {
         }
     }
 
-    /// Relays a bundle to every agent of the cluster, and returns to how many.
-    pub(super) fn relay(&self, cluster: &ClusterPath, version: Version, bundle: SignedBundle) -> usize {
-        let Some(line) = line(&ToNode::Bundle(bundle)) else { return 0 };
+    /// Relays a bundle to every agent of the cluster, and returns to how many: `lingering` instead, if there is one, to those
+    /// that can read it. Who has not said that yet gets what it lacks when it says it.
+    pub(super) fn relay(
+        &self,
+        cluster: &ClusterPath,
+        version: Version,
+        bundle: SignedBundle,
+        lingering: Option<SignedBundle>,
+    ) -> usize {
+        let Some(plain) = line(&ToNode::Bundle(bundle)) else { return 0 };
+        let lingering = lingering.and_then(|bundle| line(&ToNode::Bundle(bundle)));
         let mut count = 0;
         for outbox in lock(&self.0).values().filter(|outbox| outbox.cluster == *cluster && outbox.listens()) {
+            let line = match (&lingering, outbox.lingers.get()) {
+                (None, _) | (Some(_), Some(false)) => &plain,
+                (Some(lingering), Some(true)) => lingering,
+                (Some(_), None) => continue,
+            };
             *lock(&outbox.bundle) = Some(line.clone());
             outbox.relayed(version);
             outbox.wake.notify_one();
@@ -287,6 +302,7 @@ async fn follow<A: Authority>(
         wake: Notify::new(),
         tunnel: Mutex::new(None),
         left: AtomicBool::new(false),
+        lingers: OnceLock::new(),
     });
     let number = node.node;
     shared.agents.enter(number, &outbox);
@@ -329,10 +345,13 @@ async fn read<A: Authority>(
 ) -> &'static str {
     loop {
         let messages = match lines.next().await {
-            Ok(Some(FromNode::Hello { have, host_certificate_until, reach, program })) => {
+            Ok(Some(FromNode::Hello { have, host_certificate_until, reach, program, lingers })) => {
                 outbox.confirmed(have);
+                // A process does not learn it later.
+                let lingers = *outbox.lingers.get_or_init(|| lingers);
                 let (asking, peer) = (node.clone(), connection.peer);
-                let request = NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach, program };
+                let request =
+                    NodeHelloRequest { node: asking, peer, have, host_certificate_until, reach, program, lingers };
                 match shared.ask::<NodeHello>(request).await {
                     Err(_) => vec![ToNode::Unavailable],
                     Ok(NodeHelloAnswer::Refused) => {

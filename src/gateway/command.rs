@@ -17,7 +17,7 @@ use crate::app::{
     waiting::Waiting,
 };
 use russh::{ChannelWriteHalf, server::Msg};
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -83,6 +83,7 @@ impl<A: Authority> Command<A> {
                 () = self.connection.over.cancelled() => return,
                 // The authority is asked to the end even if the peer closes its input; not if it closes the channel.
                 () = self.inlet.closed.cancelled() => return,
+                never = self.warn() => match never {},
                 answer = self.ask() => answer.unwrap_or_else(|failure| failure.output(json)),
             }
         };
@@ -93,6 +94,19 @@ impl<A: Authority> Command<A> {
         tracing::info!(connection = %id, %peer, user = %self.user, action = "command", outcome = output.exit);
         // It fails when the peer is gone.
         let _ = self.answer(&output).await;
+    }
+
+    /// Says what its owner is warned of meanwhile, on a line of its own. Here and not from outside: after the channel was
+    /// closed nothing more may be written to it.
+    async fn warn(&self) -> Infallible {
+        let mut warnings = self.connection.warnings();
+        while warnings.changed().await.is_ok() {
+            let warning = warnings.borrow_and_update().clone();
+            let begun = if self.terminal.get().is_some() { "\n" } else { "" };
+            // It fails when the peer is gone, which is noticed elsewhere.
+            let _ = self.write(Some(STDERR), &format!("{begun}{warning}\n")).await;
+        }
+        std::future::pending().await
     }
 
     async fn ask(&self) -> Result<Output, Failure> {

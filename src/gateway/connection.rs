@@ -25,6 +25,7 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
+    sync::watch,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -58,7 +59,9 @@ pub(super) struct Connection {
     tried: AtomicBool,
     excused: AtomicBool,
     /// What is to be said with the next command, on standard error.
-    remark: Mutex<Option<&'static str>>,
+    remark: Mutex<Option<String>>,
+    /// The last warning.
+    warning: watch::Sender<String>,
     since: Instant,
     /// When something was last said on it, in milliseconds after `since`.
     said: AtomicU64,
@@ -90,6 +93,7 @@ impl Connection {
             tried: AtomicBool::new(false),
             excused: AtomicBool::new(false),
             remark: Mutex::new(None),
+            warning: watch::Sender::default(),
             since: Instant::now(),
             said: AtomicU64::new(0),
         });
@@ -124,12 +128,28 @@ impl Connection {
     }
 
     /// Something to be said with the next command, since there is no other place for it.
-    pub(super) fn remark(&self, text: &'static str) {
-        *lock(&self.remark) = Some(text);
+    pub(super) fn remark(&self, text: &str) {
+        *lock(&self.remark) = Some(text.to_owned());
+    }
+
+    /// Something to be said now, by each command that runs. If none does, with the next one. What somebody has on a node is
+    /// encrypted to the node: there is no place in it.
+    pub(super) fn warn(&self, text: &str) {
+        let text = one_line(text);
+        // Not once for each of many forwards.
+        let new = self.warning.send_if_modified(|warned| std::mem::replace(warned, text.clone()) != text);
+        if new && self.warning.receiver_count() == 0 {
+            self.remark(&text);
+        }
+    }
+
+    /// The warnings from now on.
+    pub(super) fn warnings(&self) -> watch::Receiver<String> {
+        self.warning.subscribe()
     }
 
     /// What is to be said, once.
-    pub(super) fn take_remark(&self) -> Option<&'static str> {
+    pub(super) fn take_remark(&self) -> Option<String> {
         lock(&self.remark).take()
     }
 

@@ -1,9 +1,13 @@
-//! The authority's event stream: followed, begun anew when it breaks or falls silent, and what is done with each event.
+//! The authority's event stream: followed, begun anew when it breaks or falls silent, and what is done with each event, now or
+//! when its time has come.
 
 use super::{Shared, forward::ForwardHandle, lock, registry::End};
-use crate::app::{
-    authority::{Authority, EventStream},
-    protocol::{Closed, ClosedRequest, Event, Hello, Marked, PING_SECS},
+use crate::{
+    app::{
+        authority::{Authority, EventStream},
+        protocol::{Closed, ClosedRequest, Event, Hello, Marked, PING_SECS},
+    },
+    domain::{Grace, SessionId},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -112,29 +116,30 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
     match event {
         Event::Ready => tracing::info!(action = "events", outcome = "the authority is there"),
         Event::Ping => {}
-        Event::End { session, reason } => {
-            let end = shared.registry().end(&session, &reason);
-            match end {
-                End::Unknown => tracing::debug!(%session, action = "end", outcome = "not open"),
-                End::Forward(handle) => {
-                    log_end(&handle, &session.to_string(), &reason);
-                    handle.ordered();
-                    handle.end(&reason);
-                }
-                End::Connection(handle) => {
-                    log_end(&handle, &session.to_string(), &reason);
-                    handle.ordered();
-                    handle.end_with_connection(&reason);
-                }
+        Event::End { session, reason } => end(shared, &session, &reason),
+        Event::Leave { session, left, warning, reason } => {
+            // The authority's clock is not this machine's: it says how long, not when. Longer than there are grace periods is a
+            // mistake.
+            let left = Duration::from_millis(left).min(Duration::from_secs(Grace::MAX_SECS.into()));
+            let handle = shared.registry().leave(&session, Instant::now() + left, reason);
+            shared.leaving.notify_one();
+            if let Some(handle) = handle {
+                let (connection, secs) = (&handle.connection, left.as_secs());
+                tracing::info!(connection = %connection.id, peer = %connection.peer, %session, action = "leave", secs, outcome = warning);
+                connection.warn(&warning);
             }
+        }
+        Event::Stay { session } => {
+            tracing::info!(%session, action = "stay", outcome = "it need not end");
+            shared.registry().stay(&session);
         }
         Event::Mark { version } => {
             *lock(&shared.seen) = Some(version);
             shared.registry().mark(version);
             shared.closed.notify_one();
         }
-        Event::Bundle { cluster, version, bundle } => {
-            let agents = shared.agents.relay(&cluster, version, bundle);
+        Event::Bundle { cluster, version, bundle, lingering } => {
+            let agents = shared.agents.relay(&cluster, version, bundle, lingering);
             tracing::info!(%cluster, %version, action = "bundle", outcome = "relayed", agents);
         }
         Event::HostCertificate { certificate } => {
@@ -148,6 +153,48 @@ fn act<A: Authority>(shared: &Arc<Shared<A>>, event: Event) {
         Event::NodeGone { node } => {
             tracing::info!(%node, action = "node", outcome = "removed");
             shared.agents.gone(node);
+        }
+    }
+}
+
+/// Ends a forward by order.
+fn end<A: Authority>(shared: &Shared<A>, session: &SessionId, reason: &str) {
+    let end = shared.registry().end(session, reason);
+    match end {
+        End::Unknown => tracing::debug!(%session, action = "end", outcome = "not open"),
+        End::Forward(handle) => {
+            log_end(&handle, &session.to_string(), reason);
+            handle.ordered();
+            handle.end(reason);
+        }
+        End::Connection(handle) => {
+            log_end(&handle, &session.to_string(), reason);
+            handle.ordered();
+            handle.end_with_connection(reason);
+        }
+    }
+}
+
+/// Until `shutdown`, ends the forwards that may stay only for a while when that is over. The authority ends them as well, if
+/// it is there.
+pub(super) async fn end_overdue<A: Authority>(shared: Arc<Shared<A>>, shutdown: CancellationToken) {
+    loop {
+        let next = shared.registry().next_leave();
+        let due = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            // There may be another one that is sooner.
+            () = shared.leaving.notified() => {}
+            () = due => {}
+        }
+        let overdue = shared.registry().overdue(Instant::now());
+        for (session, reason) in overdue {
+            end(&shared, &session, &reason);
         }
     }
 }

@@ -110,6 +110,8 @@ struct Shared<A> {
     resync: Notify,
     /// Forwards have ended: report them.
     closed: Notify,
+    /// When forwards have to end has changed.
+    leaving: Notify,
     /// The last mark of the authority.
     seen: Mutex<Option<Version>>,
     agents: agents::Agents,
@@ -253,6 +255,7 @@ impl<A: Authority> Gateway<A> {
             registry: Mutex::new(Registry::default()),
             resync: Notify::new(),
             closed: Notify::new(),
+            leaving: Notify::new(),
             seen: Mutex::default(),
             agents: agents::Agents::default(),
             connected: watch::Sender::new(false),
@@ -277,6 +280,7 @@ impl<A: Authority> Gateway<A> {
         let over = CancellationToken::new();
         let events = always("events", || tokio::spawn(events::follow(shared.clone(), over.clone())));
         let closer = always("reports", || tokio::spawn(events::report_closed(shared.clone(), over.clone())));
+        let leaving = always("leaving", || tokio::spawn(events::end_overdue(shared.clone(), over.clone())));
         let monitor = async {
             if let Some(listener) = listeners.monitor {
                 monitor::serve(shared.clone(), listener, shared.stop.drain.clone()).await;
@@ -286,7 +290,7 @@ impl<A: Authority> Gateway<A> {
             listener::accept_all(shared.clone(), listeners.ssh).await;
             over.cancel();
         };
-        tokio::join!(events, closer, monitor, connections);
+        tokio::join!(events, closer, leaving, monitor, connections);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     domain::{NodeId, SessionId, Timestamp, Version},
 };
 use std::{collections::HashMap, net::IpAddr};
+use tokio::time::Instant;
 
 /// Reports of ended forwards that are kept while the authority is away. It learns the rest from the next hello, which
 /// does not name them.
@@ -26,6 +27,13 @@ struct Entry<H> {
     owner: Owner,
     handle: H,
     state: State,
+    leaves: Option<Leaves>,
+}
+
+/// That a forward is going to end, whether or not the authority will be there then.
+struct Leaves {
+    at: Instant,
+    reason: String,
 }
 
 enum State {
@@ -82,7 +90,7 @@ impl<H: Clone> Registry<H> {
     /// A forward for which the authority is about to be asked.
     pub(super) fn pending(&mut self, session: SessionId, owner: Owner, handle: H) {
         let state = State::Pending { asked: self.hellos };
-        self.sessions.insert(session, Entry { owner, handle, state });
+        self.sessions.insert(session, Entry { owner, handle, state, leaves: None });
     }
 
     /// The authority permits it, and says when.
@@ -137,6 +145,34 @@ impl<H: Clone> Registry<H> {
         if others { End::Forward(handle) } else { End::Connection(handle) }
     }
 
+    /// It may stay until then. Returns what ends it, if it is there.
+    pub(super) fn leave(&mut self, session: &SessionId, at: Instant, reason: String) -> Option<H> {
+        let entry = self.sessions.get_mut(session)?;
+        entry.leaves = Some(Leaves { at, reason });
+        Some(entry.handle.clone())
+    }
+
+    /// It may stay after all.
+    pub(super) fn stay(&mut self, session: &SessionId) {
+        if let Some(entry) = self.sessions.get_mut(session) {
+            entry.leaves = None;
+        }
+    }
+
+    /// When the next of those that are going to end has to.
+    pub(super) fn next_leave(&self) -> Option<Instant> {
+        let live = self.sessions.values().filter(|entry| !matches!(entry.state, State::Ended { .. }));
+        live.filter_map(|entry| entry.leaves.as_ref()).map(|leaves| leaves.at).min()
+    }
+
+    /// Those that have to end now, and why: to be ended like by an order.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<(SessionId, String)> {
+        let live = self.sessions.iter().filter(|(_, entry)| !matches!(entry.state, State::Ended { .. }));
+        let due = live.filter_map(|(session, entry)| Some((session, entry.leaves.as_ref()?)));
+        let due = due.filter(|(_, leaves)| leaves.at <= now);
+        due.map(|(session, leaves)| (session.clone(), leaves.reason.clone())).collect()
+    }
+
     /// Ends everything.
     pub(super) fn end_all(&mut self, reason: &str) -> Vec<H> {
         let live = self.sessions.values_mut().filter(|entry| !matches!(entry.state, State::Ended { .. }));
@@ -158,6 +194,7 @@ impl<H: Clone> Registry<H> {
                 credential: entry.owner.credential.clone(),
                 node_id: node,
                 since,
+                leaves: entry.leaves.is_some(),
             }),
             State::Pending { .. } | State::Ended { .. } => None,
         });
@@ -227,6 +264,33 @@ mod tests {
         assert_eq!(registry.hello().len(), 1);
         assert_eq!(registry.end_all("lost"), [3]);
         assert_eq!(registry.end(&id(9), "x"), End::Unknown);
+    }
+
+    #[test]
+    fn what_may_stay_for_a_while_is_due_then_unless_it_may_stay_after_all() {
+        let mut registry = Registry::default();
+        let now = Instant::now();
+        let after = |secs| now + std::time::Duration::from_secs(secs);
+        for n in 1..=3 {
+            open(&mut registry, n, "a");
+        }
+        assert_eq!(registry.next_leave(), None);
+        assert_eq!(registry.leave(&id(9), now, "removed".into()), None, "it is not there");
+        for (n, secs) in [(1, 20), (2, 10), (3, 10)] {
+            assert_eq!(registry.leave(&id(n.into()), after(secs), "removed".into()), Some(n));
+        }
+        assert_eq!(registry.next_leave(), Some(after(10)));
+        assert!(registry.hello().iter().all(|session| session.leaves));
+        registry.stay(&id(3));
+        assert!(registry.overdue(after(9)).is_empty());
+        assert_eq!(registry.overdue(after(10)), [(id(2), "removed".to_owned())]);
+        // Sooner now, which the last order says.
+        registry.leave(&id(1), after(10), "removed".into());
+        assert_eq!(registry.overdue(after(10)).len(), 2);
+        for n in [1, 2] {
+            assert_eq!(registry.end(&id(n), "removed"), End::Forward(if n == 1 { 1 } else { 2 }));
+        }
+        assert_eq!(registry.next_leave(), None, "what was ended is waited for no more");
     }
 
     #[test]

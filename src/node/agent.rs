@@ -214,8 +214,9 @@ impl Agent {
     fn hello(&mut self) -> Action {
         self.unanswered += 1;
         let host_certificate_until = self.host_certificate_until;
+        let (have, reach) = (self.version(), self.reach);
         let program = Some(env!("CARGO_PKG_VERSION").into());
-        Action::Send(FromNode::Hello { have: self.version(), host_certificate_until, reach: self.reach, program })
+        Action::Send(FromNode::Hello { have, host_certificate_until, reach, program, lingers: true })
     }
 
     fn tick(&mut self) -> Vec<Action> {

@@ -16,7 +16,13 @@ use crate::{
     bundle::{Bundle, SignedBundle},
     domain::Timestamp,
 };
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -116,6 +122,7 @@ struct Edge {
     retired: JoinSet<()>,
     /// Who follows is told of each bundle that is in force.
     bundles: watch::Sender<Option<Arc<Bundle>>>,
+    clock: Clock,
 }
 
 impl Edge {
@@ -157,7 +164,7 @@ impl Edge {
                 helper: config.helper_user.clone(),
                 on_removal: config.on_removal,
             },
-            found.bundle.as_ref().ok().map(Access::from),
+            found.bundle.as_ref().ok().map(|bundle| Access::of(bundle, clock(), Instant::now())),
             clock(),
         )?;
         let (bundles, following) = watch::channel(found.bundle.ok().map(Arc::new));
@@ -167,7 +174,18 @@ impl Edge {
             Accounts::None => {}
         }
         Ok((
-            Self { agent, config, key, state, sessions, link: None, dialling: None, retired: JoinSet::new(), bundles },
+            Self {
+                agent,
+                config,
+                key,
+                state,
+                sessions,
+                link: None,
+                dialling: None,
+                retired: JoinSet::new(),
+                bundles,
+                clock,
+            },
             first.into(),
         ))
     }
@@ -228,7 +246,7 @@ impl Edge {
     }
 
     async fn install(&self, (bundle, signed): (Bundle, SignedBundle)) -> Event {
-        let access = Arc::new(Access::from(&bundle));
+        let access = Arc::new(Access::of(&bundle, (self.clock)(), Instant::now()));
         self.sessions.prepare(&access).await;
         let state = self.state.clone();
         let work = move || state.install(&bundle, &signed).map(|()| bundle).map_err(|error| error.to_string());

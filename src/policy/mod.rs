@@ -20,7 +20,7 @@ pub use denial::{Denial, Reason, is_told};
 pub use identity::{Identity, Origin, Scope, identify, recognize};
 pub use issue::{HostPermit, IssuePermit, IssueRequest, Narrowing, issue, issue_gateway, issue_host};
 pub use networks::NodeNetworks;
-pub use open::{OpenPermit, OpenTarget, open, overtime, still_open};
+pub use open::{Lingering, OpenPermit, OpenTarget, Stay, open, overtime, stays, still_open};
 pub use permission::{Action, Caller, Grant, NEEDS, Need, Place, authorize};
 pub use revoked::{Revoked, is_accepted, revoked};
 

@@ -5,8 +5,8 @@ use super::{
     identity::{Identity, Scope},
 };
 use crate::domain::{
-    Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectPath, ServiceTerms, Target,
-    Timestamp, Ttl,
+    Account, Cluster, ClusterPath, Directory, Node, NodeId, NodePath, NodeRole, Project, ProjectId, ProjectPath,
+    ServiceTerms, Target, Timestamp, Ttl,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -69,6 +69,18 @@ pub fn open(
     prefer: &dyn Fn(NodeId) -> Option<u64>,
     now: Timestamp,
 ) -> Result<OpenPermit, Denial> {
+    decide(directory, identity, target, prefer, &|_| false, now)
+}
+
+/// [`open`], also for whoever is not in the project but passes for somebody who is.
+fn decide(
+    directory: &Directory,
+    identity: &Identity,
+    target: OpenTarget<'_>,
+    prefer: &dyn Fn(NodeId) -> Option<u64>,
+    passes: &dyn Fn(ProjectId) -> bool,
+    now: Timestamp,
+) -> Result<OpenPermit, Denial> {
     let unknown = |operator: String| {
         // The name is repeated to the one who sent it only if it is one.
         match target.host.parse::<Target>() {
@@ -89,7 +101,7 @@ pub fn open(
             (cluster, login_node(directory, cluster, prefer))
         }
     };
-    let project = member_project(directory, identity, cluster, now, || {
+    let project = member_project(directory, identity, cluster, passes, now, || {
         unknown(format!("{} is not in the project of {name}", identity.account().email))
     })?;
     let node = node.ok_or_else(|| match &name {
@@ -111,7 +123,7 @@ pub fn open(
     Ok(OpenPermit { node: node.clone(), path, project })
 }
 
-/// Whether what was opened at `since` may stay open: the same decision again, for the node that was opened then, and had
+/// Whether what was opened at `since` may be open: the same decision again, for the node that was opened then, and had
 /// the name `path`.
 ///
 /// # Errors
@@ -122,6 +134,81 @@ pub fn still_open(
     node: NodeId,
     path: &NodePath,
     since: Timestamp,
+    now: Timestamp,
+) -> Result<OpenPermit, Denial> {
+    again(directory, identity, (node, path, since), &|_| false, now)
+}
+
+/// What becomes of what is open.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Stay {
+    /// It may be open.
+    Permitted(OpenPermit),
+    /// Whose it is was removed from the project, which gives those who have something open a while.
+    Lingers(Lingering),
+}
+
+/// What may stay open for a while though it could not be opened any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lingering {
+    /// Until when.
+    pub until: Timestamp,
+    /// One line for whose it is: that, and why.
+    pub warning: String,
+    /// What it will have ended for, then.
+    pub reason: String,
+}
+
+/// Whether what was opened at `since` may stay open: because it may be open ([`still_open`]), or because whose it is was
+/// removed from the project since then and has a grace period. Nothing else has one: what ends for another reason (a
+/// suspension, a key or a certificate that is believed no more, a node that is none, the longest that sessions last) ends
+/// within it as well.
+///
+/// # Errors
+/// As [`still_open`].
+pub fn stays(
+    directory: &Directory,
+    identity: &Identity,
+    node: NodeId,
+    path: &NodePath,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<Stay, Denial> {
+    let account = identity.account();
+    let passes = |project: ProjectId| lingers(directory, account, project, since, now).is_some();
+    let permit = again(directory, identity, (node, path, since), &passes, now)?;
+    let Some(project) = directory.cluster(permit.node.cluster).map(|cluster| cluster.project) else {
+        return Ok(Stay::Permitted(permit));
+    };
+    let departure = directory.departure(account.id, project);
+    Ok(match (lingers(directory, account, project, since, now), departure) {
+        (Some(until), Some(departure)) => {
+            let reason = Denial::removed(&permit.project, departure.at, &departure.by, now).user;
+            let warning = format!("{reason}; what you have open there ends at {}", until.for_people_at(now));
+            Stay::Lingers(Lingering { until, warning, reason })
+        }
+        _ => Stay::Permitted(permit),
+    })
+}
+
+/// Until when what somebody opened at `since` in a project that they have left may stay: only what was open when they left.
+fn lingers(
+    directory: &Directory,
+    account: &Account,
+    project: ProjectId,
+    since: Timestamp,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let was_open = directory.departure(account.id, project).is_some_and(|departure| since < departure.at);
+    directory.lingers(account.id, project, now).filter(|_| was_open)
+}
+
+fn again(
+    directory: &Directory,
+    identity: &Identity,
+    (node, path, since): (NodeId, &NodePath, Timestamp),
+    passes: &dyn Fn(ProjectId) -> bool,
     now: Timestamp,
 ) -> Result<OpenPermit, Denial> {
     let bound = |terms: &&ServiceTerms| terms.force_command.is_some() && terms.command_since > since;
@@ -138,7 +225,7 @@ pub fn still_open(
         Denial::no_cluster(directory, identity.account().id, &path.cluster_path(), now, removed)
     })?;
     let host = path.to_string();
-    let permit = open(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| Some(0), now)?;
+    let permit = decide(directory, identity, OpenTarget { host: &host, port: SSH_PORT }, &|_| Some(0), passes, now)?;
     match overtime(directory, node, since, now) {
         None => Ok(permit),
         Some(longest) => Err(Denial::told(
@@ -172,11 +259,12 @@ fn member_project(
     directory: &Directory,
     identity: &Identity,
     cluster: &Cluster,
+    passes: &dyn Fn(ProjectId) -> bool,
     now: Timestamp,
     unknown: impl Fn() -> Denial,
 ) -> Result<ProjectPath, Denial> {
     let project: &Arc<Project> = directory.project(cluster.project).ok_or_else(&unknown)?;
-    if directory.membership(project.id, identity.account().id).is_none() {
+    if directory.membership(project.id, identity.account().id).is_none() && !passes(project.id) {
         return Err(Denial::not_in_project(directory, identity.account().id, project.id, now, unknown()));
     }
     directory.path_of_project(project).ok_or_else(unknown)

@@ -105,6 +105,7 @@ impl World {
             account: AccountId(account),
             at: NOW,
             by,
+            until: None,
         }));
     }
 

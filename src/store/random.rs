@@ -61,7 +61,9 @@ fn terms(project: ProjectId, n: u8) -> ServiceTerms {
 fn limits(n: u8) -> Limits {
     let extension = [Extension::Pty, Extension::X11Forwarding, Extension::UserRc][usize::from(n % 3)];
     let forbidden = if n.is_multiple_of(2) { [extension].into() } else { [].into() };
-    Limits { max_ttl: Ttl::from_secs(u32::from(n) * 60), forbidden, max_session: Ttl::from_secs(u32::from(n % 3)) }
+    let grace = Ttl::from_secs(u32::from(n % 5)).and_then(|ttl| ttl.try_into().ok());
+    let max_session = Ttl::from_secs(u32::from(n % 3));
+    Limits { max_ttl: Ttl::from_secs(u32::from(n) * 60), forbidden, max_session, grace }
 }
 
 /// Fits every kind of cluster.
@@ -199,7 +201,10 @@ fn mutation(directory: &Directory, (kind, a, b, c): Choice) -> Option<Mutation> 
             let role = Role::Admin;
             match c % 3 {
                 0 => Mutation::RoleSet { project, account, role },
-                _ => Mutation::MemberRemoved(Departure { project, account, at: at(c), by: by(directory, c) }),
+                _ => {
+                    let until = (b % 2 == 0).then(|| at(b));
+                    Mutation::MemberRemoved(Departure { project, account, at: at(c), by: by(directory, c), until })
+                }
             }
         }
         19 => {

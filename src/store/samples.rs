@@ -118,7 +118,7 @@ pub(crate) fn configured(text: &str, at: u64) -> Mutation {
 }
 
 pub(crate) fn left(account: AccountId) -> Mutation {
-    Mutation::MemberRemoved(Departure { project: PROJECT, account, at: NOW, by: OPERATOR })
+    Mutation::MemberRemoved(Departure { project: PROJECT, account, at: NOW, by: OPERATOR, until: None })
 }
 
 pub(crate) fn role(account: AccountId, role: Role) -> Mutation {

@@ -251,7 +251,7 @@ async fn a_part_is_described_with_all_that_it_refers_to() {
         account("user2@acme.example", "acme", "user2", 200_002, 3),
         account("guest@other.example", "other", "guest", 200_003, 9),
     );
-    let project = "[[projects]]\nname = \"acme/ml\"\ngid = 200000\nadmins_gid = 200001\nmax_ttl = \"\"\nmax_session = \"\"\nforbidden = []\n\n[projects.members]\n\
+    let project = "[[projects]]\nname = \"acme/ml\"\ngid = 200000\nadmins_gid = 200001\nmax_ttl = \"\"\nmax_session = \"\"\ngrace = \"\"\nforbidden = []\n\n[projects.members]\n\
         \"admin1@acme.example\" = \"admin\"\n\"guest@other.example\" = \"member\"\n\"user1@acme.example\" = \"member\"\n\n\
         [[projects.clusters]]\nname = \"h100\"\nkind = \"slurm\"\nnodes = { login = 0, compute = 0, controller = 0 }\n\
         configuration = \"\"\n";

@@ -7,11 +7,13 @@ use certgate::{
         App, Asker, Bastion, Clock, Entropy, NoEntropy, Site, Stream,
         protocol::{
             AuthenticateAnswer, AuthenticateRequest, CommandAnswer, Credential, Event, Hello, JoinAnswer, JoinRequest,
-            NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Output, Presented, Terminal,
+            NodeHelloAnswer, NodeHelloRequest, NodeIdentity, OpenAnswer, OpenRequest, OpenSession, Output, Presented,
+            Reach, Terminal,
         },
         token::TokenText,
     },
     audit::Entry,
+    bundle::SignedBundle,
     ca::CaKeys,
     command::{self, Invocation},
     domain::{PublicKey, SessionId, Timestamp, Version},
@@ -204,17 +206,18 @@ impl World {
 
     /// A node's agent says that it is there.
     pub async fn hello_of(&self, node: &NodeIdentity) {
-        let peer = "192.0.2.7".parse().unwrap();
-        let (node, reach) = (node.clone(), certgate::app::protocol::Reach::Direct);
-        let request = certgate::app::protocol::NodeHelloRequest {
-            node,
-            peer,
-            have: None,
-            host_certificate_until: None,
-            reach,
-            program: None,
-        };
-        self.app.node_hello(request).await.unwrap();
+        self.bundle_for(node, true).await;
+    }
+
+    /// The same; what bundle an agent gets that has none, and can let people keep something for a while or cannot.
+    pub async fn bundle_for(&self, node: &NodeIdentity, lingers: bool) -> Option<SignedBundle> {
+        let (node, peer, reach) = (node.clone(), "192.0.2.7".parse().unwrap(), Reach::Direct);
+        let (have, host_certificate_until, program) = (None, None, None);
+        let request = NodeHelloRequest { node, peer, have, host_certificate_until, reach, program, lingers };
+        match self.app.node_hello(request).await.unwrap() {
+            NodeHelloAnswer::Welcome { bundle, .. } => bundle,
+            NodeHelloAnswer::Refused => panic!("not a node"),
+        }
     }
 
     pub fn pass(&self, time: Duration) {

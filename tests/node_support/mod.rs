@@ -83,6 +83,7 @@ pub fn signed(version: u64, users: &[&str]) -> SignedBundle {
         logins: logins.collect(),
         groups: vec![],
         shared_logins: vec![],
+        leaving: vec![],
         denied_serials: vec![],
         denied_keys: vec![],
         user_ca: vec![public(&ssh_key(USER_CA))],

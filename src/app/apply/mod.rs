@@ -107,8 +107,10 @@ impl App {
         let counted = tokio::task::spawn_blocking(move || {
             let (now, directory) = (app.now(), app.directory());
             let sessions: Vec<_> = lock(&app.sessions).iter().cloned().collect();
-            let stays =
-                |directory: &Directory, session: &super::sessions::Session| app.stays(directory, session, now).is_ok();
+            // What stays for a while only is going to end.
+            let stays = |directory: &Directory, session: &super::sessions::Session| {
+                matches!(app.stays(directory, session, now), Ok(None))
+            };
             sessions.iter().filter(|session| stays(&directory, session) && !stays(&after, session)).count()
         });
         counted.await.unwrap_or_default()

@@ -8,7 +8,9 @@ use super::{
 use crate::{
     app::{
         core::Decided,
-        projects::{NewProject, account_with_key, add_member, create_project, limit_project, remove_member, set_role},
+        projects::{
+            NewProject, RemoveHow, account_with_key, add_member, create_project, limit_project, remove_member, set_role,
+        },
     },
     domain::{Account, Email, Project, ProjectPath, Role},
     policy::Action,
@@ -134,6 +136,9 @@ impl Planner<'_> {
         if let Some(At { line: there, value: MaxTtl(longest) }) = described.max_session.get() {
             (line, limits.max_session) = (*there, *longest);
         }
+        if let Some(At { line: there, value: MaxTtl(grace) }) = described.grace.get() {
+            (line, limits.grace) = (*there, *grace);
+        }
         if let Some(At { line: there, value: list }) = described.forbidden.get() {
             // A list that could not be understood in whole would allow something by mistake.
             if !list.whole {
@@ -201,7 +206,7 @@ impl Planner<'_> {
             if listed.roles.contains_key(email) {
                 continue;
             }
-            let decided = remove_member(&self.directory, (project, path), email, false, by.clone(), now);
+            let decided = remove_member(&self.directory, (project, path), email, RemoveHow::default(), by.clone(), now);
             let (what, object) = ((Action::MemberRemove, Sign::Remove), format!("{path} {email}"));
             if self.step(listed.line, what, object, decided).is_some() {
                 self.member(path, Sign::Remove, format!("{email} (was {role})"));

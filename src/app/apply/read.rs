@@ -6,7 +6,7 @@ use super::{
     problems::Problems,
 };
 use crate::domain::{
-    AccountState, ClusterKind, ClusterName, Email, Extension, Fingerprint, ForceCommand, MAX_WANTED, MountPath,
+    AccountState, ClusterKind, ClusterName, Email, Extension, Fingerprint, ForceCommand, Grace, MAX_WANTED, MountPath,
     Networks, NodeCounts, OrgName, ProjectPath, PublicKey, Role, ServiceName, Size, Ttl, Uid, UserName, VolumeName,
 };
 use std::{collections::BTreeMap, str::FromStr};
@@ -43,8 +43,9 @@ pub(super) struct DescribedProject {
     pub(super) path: At<ProjectPath>,
     pub(super) gid: Said<Uid>,
     pub(super) admins_gid: Said<Uid>,
-    pub(super) max_ttl: Said<MaxTtl>,
-    pub(super) max_session: Said<MaxTtl>,
+    pub(super) max_ttl: Said<MaxTtl<Ttl>>,
+    pub(super) max_session: Said<MaxTtl<Ttl>>,
+    pub(super) grace: Said<MaxTtl<Grace>>,
     /// All of them, if given.
     pub(super) forbidden: Said<List<At<Extension>>>,
     /// All of them, if given.
@@ -70,13 +71,13 @@ pub(super) struct DescribedService {
 
 /// A cap; none if it is empty, so that it can be said that there is none.
 #[derive(Debug)]
-pub(super) struct MaxTtl(pub(super) Option<Ttl>);
+pub(super) struct MaxTtl<T>(pub(super) Option<T>);
 
-impl FromStr for MaxTtl {
-    type Err = <Ttl as FromStr>::Err;
+impl<T: FromStr> FromStr for MaxTtl<T> {
+    type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|ttl| Self(Some(ttl))) }
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|length| Self(Some(length))) }
     }
 }
 
@@ -276,6 +277,7 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
     let admins_gid = uid(&mut fields, source, "admins_gid");
     let max_ttl = fields.parsed(source, "max_ttl");
     let max_session = fields.parsed(source, "max_session");
+    let grace = fields.parsed(source, "grace");
     let forbidden = fields.list(source, "forbidden");
     let members = fields.table(source, "members", "the list of members").map(|members| members.pairs(source));
     let services = fields.tables(source, "services", "a service account");
@@ -293,6 +295,7 @@ fn project(mut fields: Fields<'_, '_>, source: &mut Source) -> Option<DescribedP
         admins_gid,
         max_ttl,
         max_session,
+        grace,
         forbidden,
         members,
         services,

@@ -112,6 +112,7 @@ fn write_project(text: &mut String, directory: &Directory, path: &ProjectPath, p
     number(text, "admins_gid", project.admins_gid.0);
     field(text, "max_ttl", &project.limits.max_ttl.map(|ttl| ttl.to_string()).unwrap_or_default());
     field(text, "max_session", &project.limits.max_session.map(|ttl| ttl.to_string()).unwrap_or_default());
+    field(text, "grace", &project.limits.grace.map(|grace| grace.to_string()).unwrap_or_default());
     let forbidden: Vec<String> = project.limits.forbidden.iter().map(|extension| format!("\"{extension}\"")).collect();
     let _ = writeln!(text, "forbidden = [{}]", forbidden.join(", "));
     table(text, "projects.members");

@@ -91,6 +91,9 @@ pub struct NodeHelloRequest {
     /// The version of its agent's program, as it says.
     #[serde(default)]
     pub program: Option<String>,
+    /// As in [`FromNode::Hello`].
+    #[serde(default)]
+    pub lingers: bool,
 }
 
 /// What a node lacks.
@@ -168,6 +171,10 @@ pub enum FromNode {
         /// The version of its program.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
+        /// Whether it can let those who were removed keep what they have open for a while. Who cannot would not read a bundle
+        /// that says so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lingers: bool,
     },
     /// What it did with a bundle.
     Receipt {

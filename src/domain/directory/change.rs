@@ -56,8 +56,6 @@ impl Directory {
             Mutation::OrgCreated(_)
             | Mutation::KeyAdded(_)
             | Mutation::ProjectCreated(_)
-            // Certificates live so short that those that say more are not taken back.
-            | Mutation::ProjectLimited { .. }
             | Mutation::VolumeCreated(_)
             | Mutation::VolumeChanged { .. }
             | Mutation::VolumeDeleted { .. }
@@ -65,14 +63,22 @@ impl Directory {
             | Mutation::JobSet(_)
             | Mutation::TokenCreated(_)
             | Mutation::TokenUsed { .. } => {}
+            // Certificates live so short that those that say more are not taken back; but a grace period may be over now.
+            Mutation::ProjectLimited { project, limits } => {
+                let former = self.project(*project).and_then(|project| project.limits.grace);
+                if limits.grace < former {
+                    self.touch_graces(*project, &mut touched);
+                }
+            }
             Mutation::AccountStateSet { account, .. }
             | Mutation::ServiceTermsSet { account, .. }
             | Mutation::KeyRemoved { account, .. }
             | Mutation::SerialDenied { account, .. } => {
                 touched.accounts.insert(*account);
-                touched.clusters.extend(
-                    self.projects_of(*account).flat_map(|(project, _)| self.clusters_of(project.id)).map(|c| c.id),
-                );
+                let left = self.departures_of(*account).filter(|departure| departure.until.is_some());
+                let projects = self.projects_of(*account).map(|(project, _)| project.id);
+                let projects = projects.chain(left.map(|departure| departure.project));
+                touched.clusters.extend(projects.flat_map(|project| self.clusters_of(project)).map(|c| c.id));
             }
             Mutation::ProjectDeleted { project, .. } => {
                 self.touch_project(*project, &mut touched);
@@ -191,7 +197,7 @@ impl Directory {
                     .remove(&(departure.project, departure.account))
                     .ok_or(Inconsistent("no such membership"))?;
                 self.account_projects.remove(&at);
-                self.departures.insert(at, Arc::new(departure.clone()));
+                self.depart(departure.clone());
                 Ok(())
             }
             Mutation::RoleSet { project, account, role } => {
@@ -298,7 +304,7 @@ impl Directory {
         for account in members {
             self.members.remove(&(project, account));
             self.account_projects.remove(&(account, project));
-            self.departures.insert((account, project), Arc::new(Departure { project, account, at, by: by.clone() }));
+            self.depart(Departure { project, account, at, by: by.clone(), until: None });
         }
         let gone = self.projects.remove(&project).ok_or(Inconsistent("no such project"))?;
         self.gone_projects.insert(project, (gone, Arc::new(deletion.clone())));
@@ -368,6 +374,7 @@ impl Directory {
         self.fits_terms(project, account, membership.role)?;
         self.account_projects.insert((account, project));
         self.departures.remove(&(account, project));
+        self.graces.remove(&(project, account));
         fresh(self.members.insert((project, account), Arc::new(membership.clone())), "member already")
     }
 }

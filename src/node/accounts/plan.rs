@@ -147,6 +147,7 @@ mod tests {
             logins: users.iter().map(login).collect(),
             groups: vec![group("ml", 200_000, users), group("ml-admins", 200_001, &users[..users.len().min(1)])],
             shared_logins: vec![],
+            leaving: vec![],
             denied_serials: vec![],
             denied_keys: vec![],
             user_ca: vec![],

@@ -1,13 +1,15 @@
-//! What a bundle says of sessions that are open: the same that the helper says of new ones.
+//! What a bundle says of sessions that are open: the same that the helper says of new ones, and, of those who were removed and
+//! have a while, that theirs may stay so long.
 
 use crate::{
     bundle::Bundle,
-    domain::{Fingerprint, Principal, Serial, Uid},
+    domain::{Fingerprint, Grace, Principal, Serial, Timestamp, Uid},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    time::{Duration, Instant},
 };
 
 /// With what somebody has logged in, as the helper was told.
@@ -47,18 +49,32 @@ impl fmt::Display for Lost {
 }
 
 /// A bundle, as far as open sessions are concerned.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     own: HashMap<String, Uid>,
     shared: HashMap<String, HashSet<String>>,
+    /// Who was removed and may keep what they have open until then. What the helper says of them is another matter: nobody of
+    /// them gets in.
+    leaving: HashMap<String, (Uid, Instant)>,
     serials: HashSet<Serial>,
     keys: HashSet<Fingerprint>,
 }
 
-impl From<&Bundle> for Access {
-    fn from(bundle: &Bundle) -> Self {
+impl Access {
+    /// What a bundle says at `now`, which is `at` on the clock that is not set: whatever becomes of the other one, nobody keeps
+    /// anything for longer than the authority has said, nor than there are grace periods.
+    #[must_use]
+    pub fn of(bundle: &Bundle, now: Timestamp, at: Instant) -> Self {
+        let left = |until: Timestamp| {
+            let longest = until.since(bundle.issued).min(Duration::from_secs(Grace::MAX_SECS.into()));
+            until.since(now).min(longest)
+        };
+        let leaving = bundle.leaving.iter().filter(|leaving| !left(leaving.until).is_zero());
+        let leaving =
+            leaving.map(|leaving| (leaving.name.to_string(), (leaving.uid, at + left(leaving.until)))).collect();
         let owner = |principal: &String| principal.parse::<Principal>().ok().map(|p| p.user.to_string());
         Self {
+            leaving,
             own: bundle.logins.iter().map(|login| (login.name.to_string(), login.uid)).collect(),
             shared: bundle
                 .shared_logins
@@ -69,30 +85,53 @@ impl From<&Bundle> for Access {
             keys: bundle.denied_keys.iter().map(|denied| denied.key).collect(),
         }
     }
-}
 
-impl Access {
-    /// Whether anybody may use a login.
+    /// When somebody has to end who may stay for a while: the first of them.
+    #[must_use]
+    pub fn next_to_leave(&self) -> Option<Instant> {
+        self.leaving.values().map(|(_, until)| *until).min()
+    }
+
+    /// The same without those whose time is over, if there are any.
+    #[must_use]
+    pub fn when_over(&self, now: Instant) -> Option<Self> {
+        self.next_to_leave().filter(|until| *until <= now)?;
+        let mut after = self.clone();
+        after.leaving.retain(|_, (_, until)| *until > now);
+        Some(after)
+    }
+
+    /// Whether anybody may use a login, or keep open what they have there.
     #[must_use]
     pub fn knows(&self, login: &str) -> bool {
-        self.own.contains_key(login) || self.shared.contains_key(login)
+        self.own_login(login).is_some() || self.shared.contains_key(login)
+    }
+
+    /// The logins that are somebody's own, with their users.
+    fn own_logins(&self) -> impl Iterator<Item = (&str, Uid)> {
+        let own = self.own.iter().map(|(login, uid)| (login.as_str(), *uid));
+        own.chain(self.leaving.iter().map(|(login, (uid, _))| (login.as_str(), *uid)))
+    }
+
+    fn own_login(&self, login: &str) -> Option<Uid> {
+        self.own.get(login).copied().or_else(|| self.leaving.get(login).map(|(uid, _)| *uid))
     }
 
     /// The user of a person's own login.
     #[must_use]
     pub fn uid(&self, login: &str) -> Option<Uid> {
-        self.own.get(login).copied()
+        self.own_login(login)
     }
 
     /// The own login of a user.
     #[must_use]
     pub fn login_of(&self, uid: Uid) -> Option<&str> {
-        self.own.iter().find(|(_, own)| **own == uid).map(|(login, _)| login.as_str())
+        self.own_logins().find(|(_, own)| *own == uid).map(|(login, _)| login)
     }
 
     /// The logins of this access that another one does not know, each with its user if it is somebody's own.
     pub fn lost_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, Option<Uid>)> {
-        let own = self.own.iter().map(|(login, uid)| (login.as_str(), Some(*uid)));
+        let own = self.own_logins().map(|(login, uid)| (login, Some(uid)));
         let shared = self.shared.keys().map(|login| (login.as_str(), None));
         own.chain(shared).filter(|(login, _)| !other.knows(login))
     }
@@ -113,7 +152,7 @@ impl Access {
             return Some(Lost::Key(claim.key));
         }
         let may = match self.shared.get(login) {
-            Some(all) => all.contains(&claim.owner),
+            Some(all) => all.contains(&claim.owner) || self.leaving.contains_key(&claim.owner),
             None => claim.owner == login,
         };
         (!may).then_some(Lost::Owner)
@@ -130,7 +169,7 @@ mod tests {
 
     fn access(shared_with: &[&str]) -> Access {
         let until = Timestamp::from_secs(1);
-        Access::from(&Bundle {
+        let bundle = Bundle {
             format: FORMAT,
             cluster: "h100.acme".parse().unwrap(),
             version: Version(5),
@@ -146,11 +185,13 @@ mod tests {
                 name: "ubuntu".into(),
                 principals: shared_with.iter().map(|user| format!("{user}@acme/ml")).collect(),
             }],
+            leaving: vec![],
             denied_serials: vec![DeniedSerial { serial: Serial(66), until }],
             denied_keys: vec![DeniedKey { key: Fingerprint::from_bytes([66; 32]), until }],
             user_ca: vec![],
             host_ca: vec![],
-        })
+        };
+        Access::of(&bundle, Timestamp::from_secs(0), Instant::now())
     }
 
     #[test]

@@ -182,6 +182,7 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
         if self.check <= now {
             self.check = now + CHECK;
         }
+        self.let_leave(now);
         self.end_what_is_lost();
         self.advance(now);
         if self.save.is_some_and(|due| due <= now) {
@@ -189,9 +190,19 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
         }
     }
 
+    /// The time of those is over who were removed and could stay for a while: whether or not anybody can be reached.
+    fn let_leave(&mut self, now: Instant) {
+        let Some(after) = self.registry.access().and_then(|access| access.when_over(now)) else { return };
+        // While it is known which logins are ours.
+        self.look_around();
+        self.registry.leave(after, self.table.ticks());
+        self.sweep = (now + SWEEP_SOON, SWEEP_SOON);
+    }
+
     fn next(&self) -> Instant {
         let round = (!self.endings.is_empty()).then(|| Instant::now() + ROUND);
-        let due = [self.look.map(|(due, _)| due), self.save, round];
+        let leave = self.registry.access().and_then(|access| access.next_to_leave());
+        let due = [self.look.map(|(due, _)| due), self.save, round, leave];
         due.into_iter().flatten().fold(self.check.min(self.sweep.0), Instant::min)
     }
 

@@ -306,6 +306,21 @@ impl Registry {
         self.access = Some(access);
     }
 
+    /// The bundle in force says of somebody only for a while that they may stay, and that is over, as of `ticks`: the same
+    /// without them.
+    pub fn leave(&mut self, after: Access, ticks: u64) {
+        if let Some(before) = &self.access {
+            self.former.extend(before.lost_in(&after).map(|(login, uid)| (login.to_owned(), (uid, ticks))));
+        }
+        self.access = Some(Arc::new(after));
+    }
+
+    /// The bundle in force, if there has been one.
+    #[must_use]
+    pub fn access(&self) -> Option<&Arc<Access>> {
+        self.access.as_ref()
+    }
+
     /// Whether somebody would lose their access if this bundle were in force.
     #[must_use]
     pub fn would_lose(&self, access: &Access) -> bool {

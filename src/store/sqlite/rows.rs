@@ -187,6 +187,7 @@ pub(super) fn departure(row: &Row<'_>) -> Result<Departure> {
         account: AccountId(number(row, "account")?),
         at: time(row, "at")?,
         by: json(row, "by")?,
+        until: optional_time(row, "until")?,
     })
 }
 

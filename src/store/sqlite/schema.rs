@@ -4,7 +4,7 @@
 pub(super) const APPLICATION_ID: u32 = 0x6367_6174;
 
 /// Big-endian at byte 60 of the file: rises when the schema changes.
-pub(super) const SCHEMA_VERSION: u32 = 5;
+pub(super) const SCHEMA_VERSION: u32 = 6;
 
 /// The oldest schema that [`super::migrate`] knows a way from.
 pub(super) const OLDEST_SCHEMA: u32 = 4;

@@ -165,6 +165,7 @@ CREATE TABLE departures (
     account INTEGER NOT NULL REFERENCES accounts (id),
     at      INTEGER NOT NULL,
     by      TEXT NOT NULL,
+    until   INTEGER,
     PRIMARY KEY (project, account)
 ) STRICT, WITHOUT ROWID;
 

@@ -194,8 +194,14 @@ fn mutation(connection: &Connection, mutation: &Mutation) -> Written {
             run_one(
                 connection,
                 "departure",
-                "INSERT OR REPLACE INTO departures (project, account, at, by) VALUES (?1, ?2, ?3, ?4)",
-                params![project, account, time(departure.at)?, json(&departure.by)],
+                "INSERT OR REPLACE INTO departures (project, account, at, by, until) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    project,
+                    account,
+                    time(departure.at)?,
+                    json(&departure.by),
+                    departure.until.map(time).transpose()?
+                ],
             )
         }
         Mutation::RoleSet { project, account, role } => run_one(

@@ -8,13 +8,14 @@ use super::{
     registry::{Ignored, Registry, Session, State, Users},
 };
 use crate::{
-    bundle::{Bundle, DeniedSerial, FORMAT, Login, SharedLogin},
+    bundle::{Bundle, DeniedSerial, FORMAT, Leaving, Login, SharedLogin},
     domain::{Fingerprint, Role, Serial, Timestamp, Uid, Version},
 };
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 const LISTENER: i32 = 100;
@@ -148,7 +149,23 @@ impl Users for Machine {
 }
 
 fn access(own: &[&str], shared_with: &[&str], denied: &[u64]) -> Arc<Access> {
+    access_with(own, shared_with, denied, &[], Instant::now())
+}
+
+/// With those who may keep what they have open for so many seconds more, from `at` on.
+fn access_with(
+    own: &[&str],
+    shared_with: &[&str],
+    denied: &[u64],
+    leaving: &[(&str, u64)],
+    at: Instant,
+) -> Arc<Access> {
     let until = Timestamp::from_secs(1);
+    let leaves = |(name, secs): &(&str, u64)| Leaving {
+        name: name.parse().unwrap(),
+        uid: Uid(if *name == "user1" { 70_001 } else { 70_002 }),
+        until: Timestamp::from_secs(1 + secs),
+    };
     let login = |name: &&str| Login {
         name: name.parse().unwrap(),
         // Not this machine's numbers: a site may have its own.
@@ -157,7 +174,7 @@ fn access(own: &[&str], shared_with: &[&str], denied: &[u64]) -> Arc<Access> {
         principals: vec![],
     };
     let principals = shared_with.iter().map(|user| format!("{user}@acme/ml")).collect();
-    Arc::new(Access::from(&Bundle {
+    let bundle = Bundle {
         format: FORMAT,
         cluster: "h100.acme".parse().unwrap(),
         version: Version(5),
@@ -165,11 +182,13 @@ fn access(own: &[&str], shared_with: &[&str], denied: &[u64]) -> Arc<Access> {
         logins: own.iter().map(login).collect(),
         groups: vec![],
         shared_logins: vec![SharedLogin { name: "ubuntu".into(), principals }],
+        leaving: leaving.iter().map(leaves).collect(),
         denied_serials: denied.iter().map(|serial| DeniedSerial { serial: Serial(*serial), until }).collect(),
         denied_keys: vec![],
         user_ca: vec![],
         host_ca: vec![],
-    }))
+    };
+    Arc::new(Access::of(&bundle, until, at))
 }
 
 fn claim(owner: &str, serial: u64) -> Claim {
@@ -321,6 +340,60 @@ fn who_was_just_logging_in_is_found_after_the_removal_and_who_comes_later_by_ano
     machine.ticks += 700 * 100;
     registry.sweep(&machine, &machine);
     assert_eq!(registry.sessions().len(), 0, "nobody logs in for so long");
+}
+
+#[test]
+fn who_may_keep_what_they_have_for_a_while_keeps_it_so_long_and_no_longer() {
+    let mut machine = Machine::new();
+    let mut registry = registry(false);
+    let begin = |machine: &mut Machine, registry: &mut Registry, login: &str, uid, by: Claim| {
+        let monitor = machine.connect(login);
+        assert_eq!(registry.hear(machine, monitor, login, by), Ok(()));
+        machine.admit(monitor, uid, None);
+        assert!(registry.follow(machine, machine));
+        monitor
+    };
+    let hers = begin(&mut machine, &mut registry, "user1", 1001, claim("user1", 7));
+    let revoked = begin(&mut machine, &mut registry, "user1", 1001, claim("user1", 8));
+    let shared = begin(&mut machine, &mut registry, "ubuntu", 1000, claim("user1", 7));
+    let another = begin(&mut machine, &mut registry, "user2", 1002, claim("user2", 9));
+    // Nobody has told of this one.
+    let untold = machine.connect("user1");
+    machine.admit(untold, 1001, None);
+    let at = Instant::now();
+    let after = |secs| at + Duration::from_secs(secs);
+    let leaving = access_with(&["user2"], &["user2"], &[8], &[("user1", 600), ("user2", 0)], at);
+    assert!(registry.would_lose(&leaving), "the one whose certificate is revoked");
+    registry.set_access(leaving, machine.ticks);
+    assert_eq!(lost(&registry), [revoked]);
+    registry.remove(machine.id(revoked));
+    machine.end(revoked);
+    let over = |registry: &Registry, secs| registry.access().unwrap().when_over(after(secs));
+    assert_eq!(registry.access().unwrap().next_to_leave(), Some(after(600)));
+    assert!(over(&registry, 599).is_none());
+    // As the keeper does: it looks who is there while it is known whose logins are ours.
+    let then = over(&registry, 600).unwrap();
+    registry.sweep(&machine, &machine);
+    assert!(lost(&registry).is_empty());
+    registry.leave(then, machine.ticks);
+    let all: BTreeSet<i32> = lost(&registry).into_iter().collect();
+    assert_eq!(all, [hers, shared, untold].into());
+    assert_eq!(registry.access().unwrap().next_to_leave(), None);
+    // Whoever is back stays, and so does whoever had nothing to do with it.
+    registry.set_access(access(&["user1", "user2"], &["user1", "user2"], &[]), machine.ticks);
+    assert!(lost(&registry).is_empty());
+    assert_eq!(state(&registry, &machine, another), Some(State::Open(machine.id(another + 2))));
+}
+
+#[test]
+fn no_clock_that_was_set_lets_anybody_stay_longer_than_there_are_grace_periods() {
+    let at = Instant::now();
+    // Issued at 1 s; this machine's clock says an hour before that, which is an hour too much.
+    let mut bundle_says = access_with(&[], &[], &[], &[("user1", 600)], at);
+    assert_eq!(bundle_says.next_to_leave(), Some(at + Duration::from_secs(600)));
+    bundle_says = access_with(&[], &[], &[], &[("user1", 86_400)], at);
+    assert_eq!(bundle_says.next_to_leave(), Some(at + Duration::from_secs(3600)));
+    assert!(!access_with(&[], &[], &[], &[("user1", 0)], at).knows("user1"), "it is over");
 }
 
 #[test]
