@@ -104,7 +104,6 @@ removed() {
   for id in on-login on-compute past; do
     check "a session is open ($id)" eventually 20 grep -q connected "$dir/$id.out"
   done
-  sessions() { [ "$(quietly bastion root 'certgate session list --json' | jq length)" = "$1" ]; }
   eventually 20 sessions 3 || :
   operator 'certgate session list'
   check 'the bastion knows of all three' counts 3 'user1@acme\.example'
@@ -193,8 +192,11 @@ upgraded() {
   check 'new connections are made' says_exactly login0
 }
 
+# Whether so many sessions are open.
+sessions() { [ "$(quietly bastion root 'certgate session list --json' | jq length)" = "$1" ]; }
+
 # What the authority has decided, and must not forget.
-decided() { quietly bastion root 'certgate ca show && certgate dump'; }
+decided() { quietly bastion root 'certgate ca show && certgate dump' | grep -v '^#'; }
 same_as() { [ "$(decided)" = "$1" ]; }
 connected() { quietly bastion root 'certgate status --json' | jq -r '.gateways[].gateway'; }
 
@@ -223,8 +225,14 @@ cut_off() {
   play login0 root 'sed -i "s/^on_removal = .*/on_removal = \"terminate\"/" /etc/certgate/node.toml
     grep on_removal /etc/certgate/node.toml && systemctl restart certgate-node'
   check 'so it is to be on login0' says '^on_removal = "terminate"$'
-  user1 "ssh $login 'setsid sleep 4242 >/dev/null 2>&1 </dev/null & echo left behind'"
-  check 'something is left behind there' quietly login0 root 'pgrep -xf "sleep 4242"'
+  begin leaving laptop user1 "ssh $login 'setsid sleep 4242 >/dev/null 2>&1 </dev/null & exec sleep 1004'"
+  # The agent has to have seen the connection while it is open.
+  seen() { quietly bastion root 'certgate session list --json' | jq -e 'any(.[]; .process != null)'; }
+  check 'the node knows of a session' eventually 30 seen
+  kill -s KILL "${pid_of[leaving]}"
+  check 'its connection has ended' eventually 30 sessions 0
+  play login0 root 'pgrep -af "sleep [14]"'
+  check 'and it has left something behind' says 'sleep 4242$'
   keep_certificate
   begin past laptop user1 "$(direct "-tt ${address[compute0]}" "'echo connected; exec sleep 1003'")"
   check 'user1 is on the compute node, past the gateway' eventually 20 grep -q connected "$dir/past.out"
