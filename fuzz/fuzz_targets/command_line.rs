@@ -312,6 +312,7 @@ impl Beginning {
             },
             node_networks: NodeNetworks::default(),
             provisioner: true,
+            upkeep: certgate::app::Upkeep::default(),
         };
         let ca = CaKeys::load(&self.keys, &self.keys).expect("keys");
         // Random numbers that begin elsewhere than those that are in the store.

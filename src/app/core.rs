@@ -121,6 +121,7 @@ pub struct App {
     /// What is refused so often that it is counted.
     pub(super) repeats: Mutex<Repeats>,
     pub(super) signed: Mutex<Signed>,
+    #[cfg_attr(not(feature = "processes"), expect(dead_code, reason = "what decides makes none"))]
     /// Held by whoever makes a backup: one at a time, each as large on disk as the directory.
     pub(super) backing_up: Arc<Semaphore>,
     /// When a backup was last made, as far as the audit log knows.
