@@ -19,6 +19,13 @@ use std::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+fn state_dir(dir: &Path) -> PathBuf {
+    let state = dir.join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    state
+}
+
 /// Three parts of a log, each signed, a day after the other; the clock stands at the last.
 async fn three_days(state: &Path) -> World {
     let world = World::on_disk(state).await.unwrap();
@@ -56,9 +63,7 @@ async fn archive(world: &World, retention: &Retention) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_old_goes_into_the_archive_and_the_chain_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
-    fs::create_dir(&state).unwrap();
-    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let state = state_dir(dir.path());
     let world = three_days(&state).await;
     let whole = world.log().await;
     // Young enough, all of it.
@@ -127,9 +132,7 @@ async fn what_is_old_goes_into_the_archive_and_the_chain_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_cut_short_is_gone_on_with_and_what_is_wrong_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
-    fs::create_dir(&state).unwrap();
-    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let state = state_dir(dir.path());
     let world = three_days(&state).await;
     let whole = world.log().await;
     world.close().await;
@@ -164,9 +167,7 @@ async fn what_was_cut_short_is_gone_on_with_and_what_is_wrong_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restoration_the_archive_of_the_lost_log_takes_nothing_with_it() {
     let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
-    fs::create_dir(&state).unwrap();
-    fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let state = state_dir(dir.path());
     World::on_disk(&state).await.unwrap().close().await;
     let copy = dir.path().join("copy");
     assert!(Command::new("cp").arg("-a").arg(&state).arg(&copy).status().unwrap().success());

@@ -223,6 +223,19 @@ fn root_restores_as_the_owner_of_the_directory() {
 }
 
 #[test]
+fn no_authority_begins_anew_where_one_is_being_restored() {
+    let mut site = populated();
+    site.stop();
+    fs::rename(site.state(), site.dir.path().join("lost")).unwrap();
+    fs::create_dir(site.state()).unwrap();
+    fs::set_permissions(site.state(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir(site.state().join("restore.unfinished")).unwrap();
+    let told = site.refuses();
+    assert!(told.contains("a backup is being restored here"), "{told}");
+    assert_eq!(site.state().read_dir().unwrap().count(), 1, "something was made there");
+}
+
+#[test]
 fn what_cannot_be_a_backup_leaves_nothing() {
     let site = populated();
     let dir = site.dir.path();
