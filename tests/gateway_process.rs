@@ -1,9 +1,13 @@
 //! The gateway's process: sockets that systemd has opened, another process that takes over, and what ssh-audit says.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+mod process_support;
+
+use process_support::Site;
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -42,15 +46,19 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A configuration without an authority: what is tested here comes before anybody is asked.
+/// A configuration without an authority, for what comes before anybody is asked.
 fn config(dir: &TempDir, more: &str) -> PathBuf {
-    let path = |name: &str| dir.path().join(name).display().to_string();
+    config_for(&dir.path().join("nobody.sock"), dir, more)
+}
+
+/// The same with the authority at this socket.
+fn config_for(authority: &Path, dir: &TempDir, more: &str) -> PathBuf {
     let text = format!(
         "name = 'gw1'\nauthority_socket = '{}'\nhost_key = '{}'\n{more}\n[penalties]\nenabled = false\n",
-        path("nobody.sock"),
-        path("host_key")
+        authority.display(),
+        dir.path().join("host_key").display()
     );
-    std::fs::write(path("gateway.toml"), text).unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
     dir.path().join("gateway.toml")
 }
 
@@ -79,7 +87,8 @@ fn systemds_sockets_are_used_also_by_the_process_that_takes_over() {
     let dir = tempfile::tempdir().unwrap();
     let (four, six) = (SocketAddr::from(([127, 0, 0, 1], free_port())), SocketAddr::from(([0; 8], free_port())));
     let six = SocketAddr::new("::1".parse().unwrap(), six.port());
-    let file = config(&dir, "");
+    let site = Site::start();
+    let file = config_for(&site.gateway_socket(), &dir, "");
     let log = dir.path().join("log");
     let mut command = Command::new("systemd-socket-activate");
     command.args(["-l", &four.to_string(), "-l", &six.to_string(), GATEWAY, "gateway", "--config"]).arg(&file);
@@ -152,7 +161,8 @@ fn the_watchdog_hears_from_a_gateway_that_accepts_and_from_the_one_that_takes_ov
     use rustix::process::Signal;
     let dir = tempfile::tempdir().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let file = config(&dir, &format!("listen = ['{address}']"));
+    let site = Site::start();
+    let file = config_for(&site.gateway_socket(), &dir, &format!("listen = ['{address}']"));
     let mut command = Command::new(GATEWAY);
     command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
     let told = Told::by(&dir, &mut command);
@@ -203,13 +213,127 @@ fn a_process_that_cannot_start_takes_nothing_over() {
     assert!(said().contains("nowhere to listen"), "{}", said());
     // Another address, without a moment in which nobody listens at either.
     let other = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    config(&dir, &format!("listen = ['{address}', '{other}']"));
+    let site = Site::start();
+    config_for(&site.gateway_socket(), &dir, &format!("listen = ['{address}', '{other}']"));
     running.signal(rustix::process::Signal::HUP);
     eventually("the other address", || greeted(other).is_ok());
     greeted(address).unwrap();
     // Nothing holds the old process, which is ours to wait for.
     eventually("the old process has ended", || running.0.try_wait().unwrap().is_some_and(|status| status.success()));
     greeted(address).unwrap();
+}
+
+/// The processes that run with this configuration.
+fn processes(file: &Path) -> Vec<i32> {
+    let named = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == file.as_os_str().as_encoded_bytes())
+    };
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str().and_then(|name| name.parse().ok()));
+    pids.filter(named).collect()
+}
+
+/// As what the authority knows the gateways.
+fn known(site: &Site) -> Vec<String> {
+    let output = site.certgate(&["status", "--json"], "");
+    let Ok(status) = serde_json::from_slice::<Value>(&output.stdout) else { return Vec::new() };
+    let gateways = status["gateways"].as_array().unwrap();
+    gateways.iter().map(|gateway| gateway["gateway"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_process_that_does_not_reach_the_authority_takes_nothing_over() {
+    use rustix::process::Signal;
+    let (dir, mut site) = (tempfile::tempdir().unwrap(), Site::start());
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let listen = format!("listen = ['{address}']");
+    let file = config_for(&site.gateway_socket(), &dir, &listen);
+    let log = dir.path().join("log");
+    let mut command = Command::new(GATEWAY);
+    command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+    let running = Group::start(&mut command, &log);
+    eventually("the authority knows it", || known(&site) == ["gw1"]);
+    let old = i32::try_from(running.0.id()).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let goes_on = |times: usize| {
+        running.signal(Signal::HUP);
+        let told = "this process goes on\" error=the new process does not reach the authority";
+        eventually("it goes on", || said().matches(told).count() == times);
+        eventually("the other one has ended", || processes(&file) == [old]);
+        greeted(address).unwrap();
+    };
+    // The new configuration names an authority that is none.
+    config(&dir, &listen);
+    goes_on(1);
+    let why = format!("not taking over: the authority cannot be reached: {}", dir.path().join("nobody.sock").display());
+    assert!(said().contains(&why), "{}", said());
+    assert_eq!(known(&site), ["gw1"], "the old one is what it was");
+    // It is away for everybody.
+    config_for(&site.gateway_socket(), &dir, &listen);
+    site.stop();
+    goes_on(2);
+    site.again();
+    eventually("it is back with the authority", || known(&site) == ["gw1"]);
+    running.signal(Signal::HUP);
+    eventually("another process has taken over", || said().contains("another process has taken over"));
+    eventually("the old one has ended", || !processes(&file).contains(&old));
+    greeted(address).unwrap();
+}
+
+/// Where the new process is by then: it waits for an authority that takes every word and says nothing; it is prepared, and the
+/// old one is about to step aside; or it is told to begin.
+#[test]
+fn a_stop_during_a_hand_over_ends_both_processes_in_order() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let site = Site::start();
+    for (prepared, told) in [(false, false), (true, false), (true, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let silent = std::os::unix::net::UnixListener::bind(dir.path().join("silent.sock")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let listen = format!("listen = ['{address}']\n[limits]\ndrain_on_stop = '1s'");
+        let file = config_for(&dir.path().join("silent.sock"), &dir, &listen);
+        let log = dir.path().join("log");
+        let mut command = Command::new(GATEWAY);
+        command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+        let mut running = Group::start(&mut command, &log);
+        eventually("it listens", || TcpStream::connect(address).is_ok());
+        let mut there = greeted(address).unwrap();
+        let said = || std::fs::read_to_string(&log).unwrap();
+        if prepared {
+            config_for(&site.gateway_socket(), &dir, &listen);
+        }
+        running.signal(Signal::HUP);
+        if prepared {
+            eventually("it is prepared", || said().contains("the other process is prepared"));
+        } else {
+            eventually("it asks the authority", || {
+                said().matches(&format!("listening address={address}")).count() == 2
+            });
+        }
+        // It does not get any further, whatever the old one does.
+        let old = i32::try_from(running.0.id()).unwrap();
+        eventually("there are two", || processes(&file).len() == 2);
+        let new: Vec<i32> = processes(&file).into_iter().filter(|pid| *pid != old).collect();
+        let [new] = new[..] else { panic!("{new:?}: {}", said()) };
+        let new = Pid::from_raw(new).unwrap();
+        kill_process(new, Signal::STOP).unwrap();
+        if told {
+            // The old one has waited in vain for its authority to learn its other name.
+            sleep(Duration::from_secs(5));
+        }
+        running.signal(Signal::TERM);
+        eventually("it takes nobody", || said().contains("no new connections are taken"));
+        // It is ended by the old one, or ends by itself as soon as it runs.
+        let _ = kill_process(new, Signal::CONT);
+        eventually("the old one has ended", || running.0.try_wait().unwrap().is_some_and(|status| status.success()));
+        assert!(said().contains("the gateway has stopped"), "{}", said());
+        eventually("nothing is left", || processes(&file).is_empty());
+        assert!(!said().contains("another process has taken over"), "{}", said());
+        there.read_to_end(&mut Vec::new()).unwrap();
+        assert!(TcpStream::connect(address).is_err());
+        drop(silent);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     outside::SystemEntropy,
     read_config, ready,
-    takeover::{MAX_SOCKETS, Predecessor, Start, Successor, Use, orphan},
+    takeover::{MAX_SOCKETS, Predecessor, REACH_WITHIN, Start, Successor, Use, line, orphan},
     watch,
 };
 use crate::{
@@ -75,6 +75,14 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
     let gateway = Gateway::new(config, host_key, authority, Arc::new(random), stop.clone())?;
     let control = gateway.control();
     if let Some(predecessor) = &mut predecessor {
+        let reached = tokio::select! {
+            reached = gateway.reach_authority(REACH_WITHIN) => reached,
+            () = predecessor.gone() => return Err("taking over: it is not wanted any more".into()),
+        };
+        if let Err(error) = reached {
+            predecessor.unreachable();
+            return Err(format!("not taking over: {error}").into());
+        }
         // Blocks the only task that there is.
         predecessor.prepared().map_err(|error| format!("taking over: {error}"))?;
     }
@@ -240,8 +248,16 @@ async fn hand_over(
 ) -> Option<Vec<(Use, OwnedFd)>> {
     tracing::info!(action = "hand over", outcome = "starting the process that takes over");
     let how = start.clone();
-    let started = spawn_blocking(move || (Successor::start(&how, &sockets), sockets)).await;
-    let (mut successor, sockets) = match started {
+    // Dropped when this process is to stop meanwhile: then the other one ends as well, wherever it is by then.
+    let (ends, _hang_up) = match line() {
+        Ok(line) => line,
+        Err(error) => {
+            tracing::error!(action = "hand over", outcome = "this process goes on", %error);
+            return Some(sockets);
+        }
+    };
+    let started = spawn_blocking(move || (Successor::start(&how, &sockets, ends), sockets)).await;
+    let (successor, sockets) = match started {
         Ok((Ok(successor), sockets)) => (successor, sockets),
         Ok((Err(error), sockets)) => {
             tracing::error!(action = "hand over", outcome = "this process goes on", %error);
@@ -250,10 +266,13 @@ async fn hand_over(
         // The task cannot panic, and nobody ends it.
         Err(_) => return None,
     };
+    tracing::info!(action = "hand over", outcome = "the other process is prepared", pid = successor.pid());
     control.step_aside().await;
-    let began = spawn_blocking(move || successor.go().map(|()| successor.pid())).await;
+    let began = spawn_blocking(move || successor.go()).await;
     match began {
-        Ok(Ok(pid)) => {
+        Ok(Ok(successor)) => {
+            let pid = successor.pid();
+            successor.leave_in_charge();
             tracing::info!(action = "hand over", outcome = "another process has taken over", pid);
             // Only who is the main process may say who is. The watchdog hears from that one next.
             let _ = sd_notify::notify(&[NotifyState::MainPid(pid), NotifyState::Watchdog]);

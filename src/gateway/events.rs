@@ -5,7 +5,7 @@ use super::{Shared, forward::ForwardHandle, lock, registry::End};
 use crate::{
     app::{
         authority::{Authority, EventStream},
-        protocol::{Closed, ClosedRequest, Event, Hello, Marked, PING_SECS},
+        protocol::{Closed, ClosedRequest, Event, Marked, PING_SECS},
     },
     domain::{Grace, SessionId},
 };
@@ -68,14 +68,8 @@ async fn lost<A: Authority>(shared: &Shared<A>, heard: Instant) {
 /// One stream from its hello to its end; returns why it ended.
 async fn stream<A: Authority>(shared: &Arc<Shared<A>>, heard: &mut Instant) -> String {
     let name = shared.name();
-    let hello = Hello {
-        gateway: name.clone(),
-        host_key: shared.host_key.clone(),
-        sessions: shared.registry().hello(),
-        lost_after: shared.config.limits.authority_lost_after.as_secs(),
-        seen: *lock(&shared.seen),
-        program: Some(env!("CARGO_PKG_VERSION").into()),
-    };
+    let open = shared.registry().hello();
+    let hello = shared.hello(name.clone(), open);
     let opened = tokio::select! {
         opened = timeout(SILENCE, shared.authority.events(hello)) => opened,
         () = lost(shared, *heard) => {

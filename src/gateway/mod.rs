@@ -43,8 +43,8 @@ pub use penalties::PenaltySettings;
 
 use crate::{
     app::{
-        authority::{Authority, Unreachable},
-        protocol::Call,
+        authority::{Authority, EventStream, Unreachable},
+        protocol::{Call, Hello, OpenSession},
     },
     domain::{PublicKey, SessionId, Version},
 };
@@ -80,6 +80,9 @@ const RENAMED_WITHIN: Duration = Duration::from_secs(3);
 
 /// So long before its end a host certificate is shown no more: it began a minute before it was made.
 const CERTIFICATE_MARGIN: Duration = Duration::from_secs(120);
+
+/// Between two tries to reach the authority.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
 
 /// The pause before a task that panicked begins anew.
 const AFTER_A_FAULT: Duration = Duration::from_millis(200);
@@ -221,6 +224,25 @@ impl<A: Authority> Shared<A> {
         self.name.load().as_ref().clone()
     }
 
+    /// A name of this process alone.
+    fn own_name(&self) -> String {
+        // No configured name has a '+'.
+        let mark = (self.random)() & u128::from(u32::MAX);
+        format!("{}+{mark:08x}", self.config.name)
+    }
+
+    /// What opens the event stream, by this name and with this open.
+    fn hello(&self, gateway: String, sessions: Vec<OpenSession>) -> Hello {
+        Hello {
+            gateway,
+            host_key: self.host_key.clone(),
+            sessions,
+            lost_after: self.config.limits.authority_lost_after.as_secs(),
+            seen: *lock(&self.seen),
+            program: Some(env!("CARGO_PKG_VERSION").into()),
+        }
+    }
+
     fn new_session(&self) -> SessionId {
         SessionId::from_bits((self.random)())
     }
@@ -273,6 +295,30 @@ impl<A: Authority> Gateway<A> {
         Control(self.0.clone())
     }
 
+    /// Returns when the authority has taken a hello of this gateway: by a name of its own, with nothing open, so that it
+    /// takes nobody's place.
+    ///
+    /// # Errors
+    /// It did not within this time; what was the matter last.
+    pub async fn reach_authority(&self, within: Duration) -> Result<(), Unreachable> {
+        let shared = &self.0;
+        let mut problem = Unreachable("it did not answer in time".into());
+        let trying = async {
+            loop {
+                let hello = shared.hello(shared.own_name(), Vec::new());
+                // An authority that does not understand a newer gateway's hello refuses it here.
+                let taken = async { shared.authority.events(hello).await?.next().await };
+                match taken.await {
+                    Ok(_) => return,
+                    Err(error) => problem = error,
+                }
+                sleep(TRY_AGAIN).await;
+            }
+        };
+        let reached = timeout(within, trying).await;
+        reached.map_err(|_| problem)
+    }
+
     /// Serves until it is asked to stop ([`Stop`]) and every connection has ended; whoever is cut off is told so.
     pub async fn serve(self, listeners: Listeners) {
         let shared = self.0;
@@ -309,9 +355,7 @@ impl<A: Authority> Control<A> {
 
     /// Takes a name of its own, and returns when the authority knows it by that, or cannot be asked.
     pub async fn step_aside(&self) {
-        // No configured name has a '+'.
-        let mark = (self.0.random)() & u128::from(u32::MAX);
-        self.rename(format!("{}+{mark:08x}", self.0.config.name)).await;
+        self.rename(self.0.own_name()).await;
     }
 
     /// Takes its own name again: nobody has taken over.

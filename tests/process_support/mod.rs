@@ -80,6 +80,11 @@ impl Site {
         self.dir.path().join("admin.sock")
     }
 
+    /// Where gateways ask.
+    pub fn gateway_socket(&self) -> PathBuf {
+        self.dir.path().join("gateway.sock")
+    }
+
     pub fn certgate(&self, words: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_certgate"));
         command.arg("--socket").arg(self.socket()).args(words);
