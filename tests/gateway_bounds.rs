@@ -12,11 +12,13 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Output,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     process::{Child, ChildStdin, ChildStdout},
+    sync::Notify,
     time::{sleep, timeout},
 };
 
@@ -212,6 +214,52 @@ async fn silence_ends_a_connection_unless_it_carries_a_forward() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_runs_is_not_idle() {
+    let gateway = start(|limits| limits.idle_timeout = Some(Duration::from_millis(500))).await;
+    let hold = Arc::new(Notify::new());
+    *gateway.fake.hold_command.lock().unwrap() = Some(hold.clone());
+    let answer = async {
+        until("the authority is asked", || !gateway.fake.commands.lock().unwrap().is_empty()).await;
+        // `--wait` waits for nodes.
+        sleep(Duration::from_secs(2)).await;
+        hold.notify_one();
+    };
+    let (output, ()) = tokio::join!(gateway.run(&["127.0.0.1", "status", "--wait"]), answer);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert_eq!(metric(&gateway, "certgate_gateway_refused_total{bound=\"idle\"}").await, 0.0);
+}
+
+/// It looks whether somebody is there, and says who it speaks for or that it speaks for itself. Punished, it would take
+/// everybody along who comes through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_is_never_punished_but_those_are_who_come_through_it() {
+    let gateway = start_with(|config| {
+        config.proxy_protocol_from = Some("127.0.0.71".parse().unwrap());
+        config.penalties.enabled = true;
+        // Once is enough.
+        config.penalties.no_auth = Duration::from_secs(60);
+    })
+    .await;
+    const ITSELF: &[u8] = b"PROXY UNKNOWN\r\nSSH-2.0-x\r\n";
+    const SOMEBODY: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 22\r\nSSH-2.0-x\r\n";
+    for _ in 0..10 {
+        assert!(greeted(&gateway, ONE, ITSELF).await.starts_with("SSH-2.0-certgate"));
+    }
+    assert!(greeted(&gateway, ONE, SOMEBODY).await.starts_with("SSH-2.0-certgate"));
+    // It is judged when its connection has ended.
+    let mut told = String::new();
+    for _ in 0..200 {
+        told = greeted(&gateway, ONE, SOMEBODY).await;
+        if told.starts_with("Not allowed") {
+            break;
+        }
+    }
+    assert_eq!(told, "Not allowed at this time\r\n");
+    assert!(greeted(&gateway, ONE, ITSELF).await.starts_with("SSH-2.0-certgate"));
+    assert_eq!(metric(&gateway, "certgate_gateway_penalised_addresses").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_header_is_believed_from_those_who_are_listed_and_needed_from_them() {
     let gateway = start_with(|config| {
         config.proxy_protocol_from = Some("127.0.0.71".parse().unwrap());
@@ -346,6 +394,50 @@ async fn what_drains_takes_nobody_and_ends_when_the_last_forward_has() {
     timeout(Duration::from_secs(20), &mut gateway.served).await.unwrap().unwrap();
 }
 
+/// A client of russh's that has not authenticated.
+async fn client(gateway: &Running) -> russh::client::Handle<Anyone> {
+    let config = Arc::new(russh::client::Config::default());
+    russh::client::connect(config, gateway.address, Anyone).await.unwrap()
+}
+
+struct Anyone;
+
+impl russh::client::Handler for Anyone {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+fn key(path: &std::path::Path) -> russh::keys::PrivateKeyWithHashAlg {
+    russh::keys::PrivateKeyWithHashAlg::new(Arc::new(russh::keys::load_secret_key(path, None).unwrap()), None)
+}
+
+/// A passphrase takes its time, and so does a touch. What drains asks for the login, and then for something to be opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_logs_in_slowly_while_the_gateway_drains_is_not_sent_away_as_silent() {
+    let gateway = start(|_| {}).await;
+    let mut client = client(&gateway).await;
+    gateway.stop.drain.cancel();
+    // Longer than a connection with nothing open may be silent then.
+    sleep(Duration::from_secs(8)).await;
+    assert!(client.authenticate_publickey("user1", key(&gateway.dir.path().join("id"))).await.unwrap().success());
+    // Silence is counted from the login on.
+    sleep(Duration::from_secs(2)).await;
+    let mut channel = client.channel_open_session().await.unwrap();
+    channel.exec(true, "whoami").await.unwrap();
+    let exit = async {
+        while let Some(message) = channel.wait().await {
+            if let russh::ChannelMsg::ExitStatus { exit_status } = message {
+                return Some(exit_status);
+            }
+        }
+        None
+    };
+    assert_eq!(timeout(Duration::from_secs(30), exit).await.unwrap(), Some(3));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_has_an_end() {
     let mut gateway = start(|limits| limits.drain = Duration::from_millis(300)).await;
@@ -392,19 +484,9 @@ async fn of_too_many_who_have_not_authenticated_the_oldest_make_room_for_those_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_nobody_yet_has_few_channels() {
-    use russh::{client, keys::PrivateKeyWithHashAlg};
-    struct Anyone;
-    impl client::Handler for Anyone {
-        type Error = russh::Error;
-        async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
-            Ok(true)
-        }
-    }
     let gateway = start(|_| {}).await;
-    let config = std::sync::Arc::new(client::Config::default());
-    let mut client = client::connect(config, gateway.address, Anyone).await.unwrap();
-    let key = russh::keys::load_secret_key(keygen(gateway.dir.path(), "anybody", "ed25519"), None).unwrap();
-    let key = PrivateKeyWithHashAlg::new(std::sync::Arc::new(key), None);
+    let mut client = client(&gateway).await;
+    let key = key(&keygen(gateway.dir.path(), "anybody", "ed25519"));
     assert!(client.authenticate_publickey("certgate-join", key).await.unwrap().success());
     for _ in 0..4 {
         client.channel_open_session().await.unwrap();
