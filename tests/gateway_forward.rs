@@ -519,12 +519,16 @@ async fn a_login_node_that_cannot_be_reached_is_passed_over_and_named_if_none_ca
     assert!(said.contains("login-0.h100.acme cannot be reached") && !said.contains("login-1"), "{said}");
 }
 
-/// How many connections, forwards on each, and of the connections how many belong to those who lose their permit.
-const MANY: (usize, usize, usize) = (20, 50, 2);
+/// How many connections, and forwards on each.
+const MANY: (usize, usize) = (20, 50);
+
+/// Of a connection's forwards, how many lose their permit, the first ones first: all of one connection, some of five.
+const DOOMED: [usize; 6] = [50, 10, 10, 10, 10, 10];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_forwards_a_hundred_lose_their_permit_and_end_stalled_or_not_and_no_other() {
-    let (connections, each, doomed) = MANY;
+    let (connections, each) = MANY;
+    let doomed = |connection: usize| DOOMED.get(connection).copied().unwrap_or(0);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let wanted = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
@@ -543,29 +547,42 @@ async fn of_a_thousand_forwards_a_hundred_lose_their_permit_and_end_stalled_or_n
     }
     let sessions = gateway.fake.opened.lock().unwrap().clone();
     assert_eq!(sessions.len(), connections * each);
-    // The first connection reads nothing, and its nodes write all that they can.
-    open[0].1.store(true, Ordering::SeqCst);
-    for (_, node) in &mut open[0].2 {
-        let full = vec![7; 1 << 20];
-        let _ = tokio::time::timeout(Duration::from_millis(20), node.write_all(&full)).await;
+    // The first connection, which has nothing else, and the second, which keeps most of what it has, read nothing, and the
+    // nodes of what ends there write all that they can.
+    for (connection, (_, stalled, forwards)) in open.iter_mut().enumerate().take(2) {
+        stalled.store(true, Ordering::SeqCst);
+        for (_, node) in &mut forwards[..doomed(connection)] {
+            let full = vec![7; 1 << 20];
+            let _ = tokio::time::timeout(Duration::from_millis(20), node.write_all(&full)).await;
+        }
     }
-    for session in &sessions[..doomed * each] {
+    let of = |connection: usize| &sessions[connection * each..][..doomed(connection)];
+    let ending: Vec<SessionId> = (0..connections).flat_map(of).cloned().collect();
+    assert_eq!(ending.len(), 100);
+    for session in &ending {
         gateway.fake.send(Event::End { session: session.clone(), reason: REASON.into() });
     }
-    for (_, _, forwards) in &mut open[..doomed] {
-        for (_, node) in forwards {
+    for (connection, (_, _, forwards)) in open.iter_mut().enumerate() {
+        for (_, node) in &mut forwards[..doomed(connection)] {
             ended(node).await;
         }
     }
-    for (_, _, forwards) in &mut open[doomed..] {
-        for (channel, node) in forwards {
+    open[1].1.store(false, Ordering::SeqCst);
+    for (connection, (client, _, forwards)) in open.iter_mut().enumerate() {
+        for (channel, node) in &mut forwards[doomed(connection)..] {
+            assert!(!client.is_closed(), "connection {connection} has others open");
             channel.data(&b"on"[..]).await.unwrap();
             let mut two = [0; 2];
             within("the others go on", node.read_exact(&mut two)).await.unwrap();
             assert_eq!(&two, b"on");
+            node.write_all(b"and back").await.unwrap();
+            let back = within("both ways", channel.wait()).await;
+            assert!(matches!(&back, Some(ChannelMsg::Data { data }) if &data[..] == b"and back"), "{back:?}");
         }
     }
-    until("these are reported", || gateway.fake.closed.lock().unwrap().len() == doomed * each).await;
+    until("these are reported", || gateway.fake.closed.lock().unwrap().len() >= 100).await;
+    let reported: Vec<SessionId> = gateway.fake.closed.lock().unwrap().iter().map(|c| c.session.clone()).collect();
+    assert!(reported.len() == 100 && reported.iter().all(|session| ending.contains(session)), "{reported:?}");
 }
 
 /// russh's client does not read while it cannot write, and neither does this node: between them, nothing may wait for
