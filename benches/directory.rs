@@ -81,6 +81,7 @@ async fn bench() {
     let gateway = Arc::new(authority.gateway());
     let hello = Hello {
         gateway: GATEWAY.into(),
+        instance: None,
         host_key: host_key(),
         sessions: Vec::new(),
         lost_after: 300,
@@ -291,6 +292,7 @@ fn removable(directory: &Directory, from_the_large: bool) -> Vec<(Person, Creden
 async fn ask_to_open(gateway: &GatewayClient, person: &Person, session: SessionId) -> OpenAnswer {
     let request = OpenRequest {
         gateway: GATEWAY.into(),
+        instance: None,
         connection: "0123456789abcdef".into(),
         peer: PEER,
         credential: person.credential.clone(),
@@ -380,6 +382,7 @@ async fn opens(gateway: &GatewayClient, until: Option<&AtomicBool>) -> Vec<f64> 
     while until.map_or(costs.len() < 1000, |done| !done.load(Ordering::Relaxed)) {
         let request = OpenRequest {
             gateway: GATEWAY.into(),
+            instance: None,
             connection: "0123456789abcdef".into(),
             peer: PEER,
             credential: nobody.clone(),

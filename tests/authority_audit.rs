@@ -281,6 +281,7 @@ async fn open_with(world: &World, presented: Presented, session: u128) -> Sessio
     let AuthenticateAnswer::Account { credential, .. } = authenticate(world, presented).await else { panic!() };
     let request = OpenRequest {
         gateway: "gw1".into(),
+        instance: None,
         connection: format!("{session:016x}"),
         peer: PEER.parse().unwrap(),
         credential,

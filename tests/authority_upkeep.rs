@@ -20,6 +20,7 @@ const HERS: u8 = 2;
 async fn ask(world: &World, session: u128, host: &str, tried: &[NodeId]) -> Result<(NodeId, String), (String, String)> {
     let request = OpenRequest {
         gateway: "gw1".into(),
+        instance: None,
         connection: "c1".into(),
         peer: "192.0.2.7".parse().unwrap(),
         credential: world.credential(HERS).await,

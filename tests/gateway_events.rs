@@ -45,6 +45,7 @@ async fn heard(lines: &'static str) -> (Vec<Event>, String) {
     let answering = authority(&socket, lines);
     let hello = Hello {
         gateway: "gw1".into(),
+        instance: None,
         host_key: KEY.parse().unwrap(),
         sessions: vec![],
         lost_after: 300,

@@ -336,6 +336,51 @@ fn a_stop_during_a_hand_over_ends_both_processes_in_order() {
     }
 }
 
+/// Which process says hello at this socket next, and its connection: it says hello again when that has ended.
+fn instance(socket: &std::os::unix::net::UnixListener) -> (String, std::os::unix::net::UnixStream) {
+    let (stream, _) = socket.accept().unwrap();
+    let mut reader = BufReader::new(&stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(said) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = said.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let hello: Value = serde_json::from_slice(&body).unwrap();
+    (hello["instance"].as_str().unwrap().to_owned(), stream)
+}
+
+#[test]
+fn each_process_of_a_gateway_is_another_one_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("authority.sock");
+    let authority = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let file = config_for(&socket, &dir, &format!("listen = ['{address}']"));
+    let said: Vec<String> = (0..2)
+        .map(|_| {
+            let mut command = Command::new(GATEWAY);
+            command.args(["gateway", "--config"]).arg(&file).env_remove("JOURNAL_STREAM");
+            let running = Group::start(&mut command, &dir.path().join("log"));
+            let (first, stream) = instance(&authority);
+            drop(stream);
+            let (again, stream) = instance(&authority);
+            assert_eq!(again, first, "the same, though its stream was broken");
+            drop(running);
+            drop(stream);
+            first
+        })
+        .collect();
+    assert_ne!(said[0], said[1]);
+}
+
 #[test]
 fn ssh_audit_finds_nothing_but_what_is_wanted() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     audit::Event,
-    domain::{AccountId, Actor, Directory, Fingerprint, NodeId, PublicKey, Serial, SessionId, Target, Timestamp},
+    domain::{
+        AccountId, Actor, Directory, Fingerprint, InstanceId, NodeId, PublicKey, Serial, SessionId, Target, Timestamp,
+    },
     policy::{
         Denial, Lingering, OpenPermit, OpenTarget, Reason, Stay, check_certificate, open, parse_certificate, recognize,
         stays, still_open,
@@ -173,7 +175,10 @@ impl App {
         if decided.is_err() {
             // A gateway that could not reach what it was permitted asks again, and has nothing open meanwhile.
             let mut sessions = lock(&self.sessions);
-            if sessions.get(&request.session).is_some_and(|session| session.gateway == request.gateway) {
+            let same = |session: &Session| {
+                session.gateway == request.gateway || session.instance.is_some() && session.instance == request.instance
+            };
+            if sessions.get(&request.session).is_some_and(same) {
                 sessions.remove(&request.session);
             }
         }
@@ -244,9 +249,16 @@ impl App {
     }
 
     fn enter(&self, request: &OpenRequest, permit: &OpenPermit, now: Timestamp) {
+        // A process that makes room for another one may have asked by the name that it had before.
+        let name = {
+            let hub = lock(&self.hub);
+            let name = request.instance.as_ref().and_then(|instance| hub.name_of(instance));
+            name.unwrap_or(&request.gateway).to_owned()
+        };
         lock(&self.sessions).insert(Session {
             id: request.session.clone(),
-            gateway: request.gateway.clone(),
+            gateway: name,
+            instance: request.instance.clone(),
             connection: request.connection.clone(),
             peer: request.peer,
             credential: request.credential.clone(),
@@ -302,27 +314,36 @@ impl App {
         let (number, stream) = {
             let mut hub = lock(&self.hub);
             let connected = hub.connect(&hello.gateway, hello.host_key.clone(), lost_after, now);
-            hub.runs(&hello.gateway, hello.program.as_deref());
+            hub.runs(&hello.gateway, hello.program.as_deref(), hello.instance.clone());
             connected
         };
         // What this gateway was thought to have is replaced by what it says; but what it asked for while its hello
-        // travelled is not in there, and must not be forgotten.
-        let known = lock(&self.sessions).remove_gateway(&hello.gateway, now.before(OVERTAKING));
+        // travelled is not in there, and must not be forgotten. What another process asked for is over with that one,
+        // unless it lives on by another name: that name it has said before this one began.
+        let (former, known) = {
+            let mut sessions = lock(&self.sessions);
+            let former = hello.instance.as_ref().map(|instance| {
+                sessions.rename(instance, &hello.gateway);
+                sessions.remove_former(&hello.gateway, instance)
+            });
+            (former.unwrap_or_default(), sessions.remove_gateway(&hello.gateway, now.before(OVERTAKING)))
+        };
         let listed: HashSet<_> = hello.sessions.iter().map(|session| session.session.clone()).collect();
         let lost = known.iter().filter(|session| !listed.contains(&session.id));
-        let mut events: Vec<Event> = lost
-            .map(|session| {
-                let detail = "the gateway has come back without it".into();
-                Event { detail, ..self.session_event(session, "session.close", now) }
-            })
-            .collect();
+        let lost = lost.map(|session| (session, "the gateway has come back without it"));
+        let former = former.iter().map(|session| (session, "the gateway has come back as another process"));
+        let closed = |(session, detail): (&Session, &str)| {
+            let detail = detail.to_owned();
+            Event { detail, ..self.session_event(session, "session.close", now) }
+        };
+        let mut events: Vec<Event> = former.chain(lost).map(closed).collect();
         let count = hello.sessions.len();
         // Sessions are held against a directory that is at least this one.
         let version = self.directory().version();
         lock(&self.hub).tell(&hello.gateway, GatewayEvent::Ready);
         for session in hello.sessions {
             let id = session.session.clone();
-            if let Some((reason, event)) = self.readmit(&hello.gateway, session, now) {
+            if let Some((reason, event)) = self.readmit(&hello.gateway, hello.instance.as_ref(), session, now) {
                 lock(&self.hub).tell(&hello.gateway, GatewayEvent::End { session: id, reason });
                 events.push(event);
             }
@@ -341,7 +362,13 @@ impl App {
     }
 
     /// Takes a session back. If it may not stay: what is told to the one who used it, and what is put on record.
-    fn readmit(&self, gateway: &str, session: OpenSession, now: Timestamp) -> Option<(String, Event)> {
+    fn readmit(
+        &self,
+        gateway: &str,
+        instance: Option<&InstanceId>,
+        session: OpenSession,
+        now: Timestamp,
+    ) -> Option<(String, Event)> {
         let id = session.session.clone();
         // Into the registry first, decided after: see `decide_open`.
         let directory = self.directory();
@@ -357,6 +384,7 @@ impl App {
         let session = Session {
             id: id.clone(),
             gateway: gateway.to_owned(),
+            instance: instance.cloned(),
             connection: session.connection,
             peer: session.peer,
             credential: session.credential,

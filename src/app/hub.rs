@@ -4,7 +4,7 @@ use super::{
     node_sessions::NodeSession,
     protocol::{Event, Reach},
 };
-use crate::domain::{NodeId, PublicKey, Timestamp, Version};
+use crate::domain::{InstanceId, NodeId, PublicKey, Timestamp, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -38,6 +38,8 @@ pub struct Gateway {
     pub certificate_until: Option<Timestamp>,
     /// The version of its program, as it says.
     pub program: Option<String>,
+    /// Which process it is, as it says.
+    pub instance: Option<InstanceId>,
     /// Up to which version it has ended what had to end, and when it said so.
     pub done: Option<(Version, Timestamp)>,
     events: mpsc::Sender<Event>,
@@ -100,8 +102,9 @@ impl Hub {
         self.gone.remove(name);
         let stream = self.streams;
         // The certificate is the process's, which may be another one now.
-        let (certified, certificate_until, program, done) = (None, None, None, None);
-        let gateway = Gateway { host_key, since: now, certified, certificate_until, program, done, events, stream };
+        let (certified, certificate_until, program, instance, done) = (None, None, None, None, None);
+        let gateway =
+            Gateway { host_key, since: now, certified, certificate_until, program, instance, done, events, stream };
         self.gateways.insert(name.to_owned(), gateway);
         (stream, receiver)
     }
@@ -131,11 +134,19 @@ impl Hub {
         }
     }
 
-    /// A gateway has said what program it is.
-    pub fn runs(&mut self, name: &str, program: Option<&str>) {
+    /// A gateway has said what program it is, and which process of it.
+    pub fn runs(&mut self, name: &str, program: Option<&str>, instance: Option<InstanceId>) {
         if let Some(gateway) = self.gateways.get_mut(name) {
             gateway.program = program.and_then(version_of);
+            gateway.instance = instance;
         }
+    }
+
+    /// The name by which a process goes now, if it is connected.
+    #[must_use]
+    pub fn name_of(&self, instance: &InstanceId) -> Option<&str> {
+        let its = self.gateways.iter().filter(|(_, gateway)| gateway.instance.as_ref() == Some(instance));
+        its.max_by_key(|(_, gateway)| gateway.stream).map(|(name, _)| name.as_str())
     }
 
     /// Of the gateways that are said to have something open, those that have been away for so long that it cannot be open

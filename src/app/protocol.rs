@@ -11,8 +11,8 @@ pub use node::*;
 use crate::{
     bundle::{SignedBundle, SignedOrder},
     domain::{
-        AccountId, ClusterPath, Fingerprint, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId, Timestamp,
-        Version,
+        AccountId, ClusterPath, Fingerprint, InstanceId, NodeId, NodePath, ProjectPath, PublicKey, Serial, SessionId,
+        Timestamp, Version,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -337,6 +337,9 @@ pub fn wants_json<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
 pub struct OpenRequest {
     /// The gateway's name, as in [`Hello`].
     pub gateway: String,
+    /// Which process it is, as in [`Hello`]. Its name may become another one while this travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
     /// The connection.
     pub connection: ConnectionId,
     /// Its other end.
@@ -432,6 +435,9 @@ pub struct ClosedSession {
 pub struct Hello {
     /// A name that distinguishes it from others beside it.
     pub gateway: String,
+    /// Which process it is: what another one of this name had open has ended with that. An older gateway does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
     /// Its host key.
     pub host_key: PublicKey,
     /// The forwards that are open, so that an authority that was restarted knows them again.

@@ -2,7 +2,7 @@
 //! removal looks at the sessions it may concern and at no others. No I/O.
 
 use super::protocol::{ConnectionId, Credential};
-use crate::domain::{AccountId, NodeId, NodePath, SessionId, Timestamp};
+use crate::domain::{AccountId, InstanceId, NodeId, NodePath, SessionId, Timestamp};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -15,6 +15,8 @@ pub struct Session {
     pub id: SessionId,
     /// The gateway that it goes through.
     pub gateway: String,
+    /// Which process of it, if that says.
+    pub instance: Option<InstanceId>,
     /// Its connection.
     pub connection: ConnectionId,
     /// The connection's other end.
@@ -60,6 +62,23 @@ impl Sessions {
         self.by_account.remove(&(session.credential.account, id.clone()));
         self.by_node.remove(&(session.node, id.clone()));
         Some(session)
+    }
+
+    /// A process goes by this name now, with all that it has open.
+    pub fn rename(&mut self, instance: &InstanceId, gateway: &str) {
+        for session in self.all.values_mut().filter(|session| session.instance.as_ref() == Some(instance)) {
+            gateway.clone_into(&mut session.gateway);
+        }
+    }
+
+    /// Forgets those of a gateway that other processes of it had opened, and gives them back: two that live never have one
+    /// name.
+    pub fn remove_former(&mut self, gateway: &str, instance: &InstanceId) -> Vec<Session> {
+        let former = |session: &&Session| {
+            session.gateway == gateway && session.instance.as_ref().is_some_and(|its| its != instance)
+        };
+        let ids: Vec<SessionId> = self.all.values().filter(former).map(|session| session.id.clone()).collect();
+        ids.iter().filter_map(|id| self.remove(id)).collect()
     }
 
     /// Forgets those of a gateway that are not younger than `until`, and gives them back.
@@ -119,6 +138,7 @@ mod tests {
         Session {
             id: SessionId::from_bits(bits),
             gateway: "gw1".into(),
+            instance: None,
             connection: "c".into(),
             peer: "127.0.0.1".parse().unwrap(),
             credential: Credential {

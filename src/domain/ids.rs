@@ -60,40 +60,49 @@ impl Version {
     }
 }
 
-/// One open forward through a gateway; 128 random bits in hexadecimal, chosen by the gateway before it asks, so that
-/// an order to end it can never arrive for a name that the gateway does not know yet.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SessionId(String);
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $wrong:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl SessionId {
-    /// From 128 random bits.
-    #[must_use]
-    pub fn from_bits(bits: u128) -> Self {
-        Self(format!("{bits:032x}"))
-    }
-}
-
-impl TryFrom<String> for SessionId {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            Ok(Self(text))
-        } else {
-            Err("a session identifier is 32 hexadecimal digits")
+        impl $name {
+            /// From 128 random bits.
+            #[must_use]
+            pub fn from_bits(bits: u128) -> Self {
+                Self(format!("{bits:032x}"))
+            }
         }
-    }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+                    Ok(Self(text))
+                } else {
+                    Err($wrong)
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl From<SessionId> for String {
-    fn from(id: SessionId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+random_id!(/// One open forward through a gateway; 128 random bits in hexadecimal, chosen by the gateway before it asks, so that
+    /// an order to end it can never arrive for a name that the gateway does not know yet.
+    SessionId, "a session identifier is 32 hexadecimal digits");
+random_id!(/// One process of a gateway, whatever name it goes by; 128 random bits in hexadecimal, chosen when it starts.
+    InstanceId, "an instance is 32 hexadecimal digits");

@@ -19,7 +19,7 @@ pub use directory::{Counters, Directory, Inconsistent};
 pub use document::{
     Document, DocumentError, Gpus, Kubernetes, MAX_DOCUMENT, Partition, Revision, SharedLoginName, Slurm, Specification,
 };
-pub use ids::{AccountId, ClusterId, NodeId, OrgId, ProjectId, Serial, SessionId, Uid, Version, VolumeId};
+pub use ids::{AccountId, ClusterId, InstanceId, NodeId, OrgId, ProjectId, Serial, SessionId, Uid, Version, VolumeId};
 pub use keys::{Fingerprint, KeyError, MAX_KEY_BYTES, PublicKey};
 pub use model::{
     Account, AccountState, Actor, CertificateRecord, Cluster, ClusterKind, Deletion, Departure, Extension, JoinToken,

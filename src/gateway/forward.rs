@@ -245,6 +245,7 @@ impl<A: Authority> Forward<A> {
     async fn ask(&self, session: &mut Registered<A>, tried: &[NodeId]) -> Result<DialPermit, Refusal> {
         let request = OpenRequest {
             gateway: self.shared.name(),
+            instance: Some(self.shared.instance.clone()),
             connection: self.handle.connection.id.clone(),
             peer: self.handle.connection.peer,
             credential: self.credential.clone(),

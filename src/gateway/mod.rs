@@ -46,7 +46,7 @@ use crate::{
         authority::{Authority, EventStream, Unreachable},
         protocol::{Call, Hello, OpenSession},
     },
-    domain::{PublicKey, SessionId, Version},
+    domain::{InstanceId, PublicKey, SessionId, Version},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use doors::Doors;
@@ -98,6 +98,8 @@ struct Shared<A> {
     config: Config,
     /// As what the authority knows this gateway; see [`Control`].
     name: ArcSwap<String>,
+    /// Which process this is, whatever its name.
+    instance: InstanceId,
     /// The name under which it last greeted this gateway.
     greeted: watch::Sender<Arc<String>>,
     host_key: PublicKey,
@@ -235,6 +237,7 @@ impl<A: Authority> Shared<A> {
     fn hello(&self, gateway: String, sessions: Vec<OpenSession>) -> Hello {
         Hello {
             gateway,
+            instance: Some(self.instance.clone()),
             host_key: self.host_key.clone(),
             sessions,
             lost_after: self.config.limits.authority_lost_after.as_secs(),
@@ -266,6 +269,7 @@ impl<A: Authority> Gateway<A> {
         let name = Arc::new(config.name.clone());
         Ok(Self(Arc::new(Shared {
             name: ArcSwap::new(name.clone()),
+            instance: InstanceId::from_bits(random()),
             greeted: watch::Sender::new(name),
             config,
             host_key: public,
@@ -342,8 +346,8 @@ impl<A: Authority> Gateway<A> {
 
 /// A running gateway's way to make room for another one of its name.
 ///
-/// The authority knows gateways by their names: one that says hello takes the place of a former one, with all that this
-/// has open. Who goes on beside a successor therefore takes another name first.
+/// The authority knows gateways by their names: one that says hello takes the place of a former one, and what another
+/// process of that name had open is over. Who goes on beside a successor therefore takes another name first.
 pub struct Control<A>(Arc<Shared<A>>);
 
 impl<A: Authority> Control<A> {

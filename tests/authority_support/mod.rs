@@ -305,6 +305,7 @@ impl World {
     pub fn gateway_that_has_seen(&self, seen: Option<Version>, sessions: Vec<OpenSession>) -> Stream {
         self.app.hello(Hello {
             gateway: "gw1".into(),
+            instance: None,
             host_key: key(90),
             sessions,
             lost_after: 300,
@@ -320,6 +321,7 @@ impl World {
     pub async fn open_from(&self, number: u8, peer: &str, session: u128, host: &str) -> Result<SessionId, String> {
         let request = OpenRequest {
             gateway: "gw1".into(),
+            instance: None,
             connection: format!("c{session}"),
             peer: peer.parse().unwrap(),
             credential: self.credential_from(number, peer).await,

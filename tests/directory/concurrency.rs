@@ -426,6 +426,7 @@ async fn whoever_was_removed_while_opening_has_nothing_open() {
                 n += 1;
                 let request = OpenRequest {
                     gateway: "gw1".into(),
+                    instance: None,
                     connection: format!("c{number}"),
                     peer: PEER.parse().unwrap(),
                     credential: credential.clone(),

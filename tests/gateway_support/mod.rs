@@ -7,7 +7,7 @@ use certgate::{
     },
     bundle::SignedBundle,
     domain::{AccountId, Fingerprint, NodeId, SessionId, Timestamp},
-    gateway::{Algorithms, Config, Gateway, Limits, Listeners, PenaltySettings, Stop},
+    gateway::{Algorithms, Config, Control, Gateway, Limits, Listeners, PenaltySettings, Stop},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -38,6 +38,8 @@ pub struct Fake {
     /// How the node is reached.
     pub reach: Mutex<Reach>,
     pub opened: Mutex<Vec<SessionId>>,
+    /// The whole requests.
+    pub openings: Mutex<Vec<OpenRequest>>,
     pub closed: Mutex<Vec<ClosedSession>>,
     pub hellos: Mutex<Vec<Hello>>,
     pub down: Mutex<bool>,
@@ -120,6 +122,7 @@ impl Fake {
             "/v1/open" => {
                 let request: OpenRequest = read(request);
                 self.opened.lock().unwrap().push(request.session.clone());
+                self.openings.lock().unwrap().push(request.clone());
                 let nodes = self.login_nodes.lock().unwrap().clone();
                 if !nodes.is_empty() {
                     let number = request.tried.len();
@@ -232,6 +235,7 @@ pub struct Running {
     /// Where monitoring asks.
     pub monitor: SocketAddr,
     pub stop: Stop,
+    pub control: Control<Fake>,
     /// Ends with the gateway.
     pub served: tokio::task::JoinHandle<()>,
 }
@@ -277,8 +281,9 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
     let random = Arc::new(move || u128::from(counter.fetch_add(1, Ordering::SeqCst)));
     let stop = Stop::default();
     let gateway = Gateway::new(config, host_key, fake.clone(), random, stop.clone()).unwrap();
+    let control = gateway.control();
     let served = tokio::spawn(gateway.serve(Listeners { ssh: vec![listener], monitor: Some(monitor) }));
-    let running = Running { fake, address, dir, monitor: monitor_address, stop, served };
+    let running = Running { fake, address, dir, monitor: monitor_address, stop, control, served };
     until("the gateway follows the events", || running.fake.events.lock().unwrap().is_some()).await;
     running
 }

@@ -232,6 +232,7 @@ impl Pair {
         let number = self.opened;
         let request = OpenRequest {
             gateway: "gw1".into(),
+            instance: None,
             connection: "c1".into(),
             peer,
             credential,
