@@ -191,6 +191,35 @@ async fn an_account_has_only_so_many_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_only_so_many_forwards_on_all_of_its_connections() {
+    let gateway = start(|limits| limits.forwards_per_account = 2).await;
+    echo(&gateway).await;
+    let (mut first, mut second) = (Forward::open(&gateway), Forward::open(&gateway));
+    first.says(b"in").await;
+    second.says(b"in").await;
+    let third = gateway.run(&["-W", "login-0.h100.acme:22", "127.0.0.1"]).await;
+    let said = text(&third.stderr);
+    assert!(said.contains("2 forwards of this account are open; close some, then try again"), "{said}");
+    assert_eq!(gateway.fake.opened.lock().unwrap().len(), 2, "the authority is not asked");
+    assert_eq!(metric(&gateway, "certgate_gateway_refused_total{bound=\"forwards_per_account\"}").await, 1.0);
+    assert_eq!(gateway.run(&["127.0.0.1", "whoami"]).await.status.code(), Some(3), "commands are none");
+    drop(first);
+    until("one has ended", || !gateway.fake.closed.lock().unwrap().is_empty()).await;
+    let mut said = String::new();
+    for _ in 0..100 {
+        let mut again = Forward::open(&gateway);
+        if again.to.write_all(b"in").await.is_ok()
+            && timeout(Duration::from_secs(30), again.from.read_exact(&mut [0; 2])).await.unwrap().is_ok()
+        {
+            second.says(b"still in").await;
+            return;
+        }
+        said = again.end().await;
+    }
+    panic!("the place is not given back: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_a_connection_unless_it_carries_a_forward() {
     let gateway = start(|limits| limits.idle_timeout = Some(Duration::from_millis(500))).await;
     echo(&gateway).await;

@@ -25,7 +25,7 @@ impl Gateway {
         let socket = authority.path("gateway.sock");
         let config = format!(
             "listen = [\"{address}\"]\nauthority_socket = \"{}\"\nhost_key = \"{}\"\nname = \"gateway-1\"\n\
-             [limits]\nconnections_per_address = 4096\nunauthenticated_per_address = 4096\nconnections_per_account = 4096\n\
+             [limits]\nconnections_per_address = 4096\nunauthenticated_per_address = 4096\nconnections_per_account = 4096\nforwards_per_account = 4096\n\
              [penalties]\nenabled = false\n",
             socket.display(),
             dir.join("gateway_key").display()

@@ -1,5 +1,5 @@
 //! How many connections there are: in all, from each address, of each account, and how many of an address have not
-//! authenticated. A state machine: no socket in it.
+//! authenticated; and how many forwards each account has on its connections. A state machine: no socket in it.
 
 use super::{Limits, lock, metrics::Bound};
 use crate::domain::AccountId;
@@ -21,13 +21,43 @@ struct Counts {
     unauthenticated: BTreeMap<u64, CancellationToken>,
     entered: u64,
     addresses: HashMap<IpAddr, Address>,
-    accounts: HashMap<AccountId, usize>,
+    accounts: HashMap<AccountId, Account>,
 }
 
 #[derive(Default)]
 struct Address {
     connections: usize,
     unauthenticated: usize,
+}
+
+#[derive(Default)]
+struct Account {
+    connections: usize,
+    forwards: usize,
+}
+
+impl Counts {
+    /// Counts something of an account no more.
+    fn leave(&mut self, account: AccountId, one_less: impl FnOnce(&mut Account)) {
+        if let Entry::Occupied(mut its) = self.accounts.entry(account) {
+            one_less(its.get_mut());
+            if its.get().connections == 0 && its.get().forwards == 0 {
+                its.remove();
+            }
+        }
+    }
+}
+
+/// A forward's place among those of its account; given back when dropped.
+pub(super) struct ForwardPlace {
+    doors: Arc<Doors>,
+    account: AccountId,
+}
+
+impl Drop for ForwardPlace {
+    fn drop(&mut self) {
+        lock(&self.doors.0).leave(self.account, |its| its.forwards -= 1);
+    }
 }
 
 /// A connection's place; given back when dropped.
@@ -60,6 +90,19 @@ impl Doors {
         counts.unauthenticated.insert(number, evicted.clone());
         drop(counts);
         Ok(Place { doors: doors.clone(), address: None, number, unauthenticated: true, account: None, evicted })
+    }
+
+    /// A place for one more forward of an account.
+    pub(super) fn forward(doors: &Arc<Self>, account: AccountId, limits: &Limits) -> Result<ForwardPlace, Bound> {
+        let mut counts = lock(&doors.0);
+        let its = counts.accounts.entry(account).or_default();
+        // Where it is reached, at least one is open, so the entry stays for it.
+        if its.forwards >= limits.forwards_per_account {
+            return Err(Bound::ForwardsPerAccount);
+        }
+        its.forwards += 1;
+        drop(counts);
+        Ok(ForwardPlace { doors: doors.clone(), account })
     }
 
     /// Connections in all, and those that have not authenticated.
@@ -95,10 +138,10 @@ impl Place {
         if let Some(account) = account {
             let mut counts = lock(&self.doors.0);
             let its = counts.accounts.entry(account).or_default();
-            if *its >= limits.connections_per_account {
+            if its.connections >= limits.connections_per_account {
                 return Err(Bound::ConnectionsPerAccount);
             }
-            *its += 1;
+            its.connections += 1;
             self.account = Some(account);
         }
         self.no_longer_unauthenticated();
@@ -130,13 +173,8 @@ impl Drop for Place {
                 here.remove();
             }
         }
-        if let Some(account) = self.account
-            && let Entry::Occupied(mut its) = counts.accounts.entry(account)
-        {
-            *its.get_mut() -= 1;
-            if *its.get() == 0 {
-                its.remove();
-            }
+        if let Some(account) = self.account {
+            counts.leave(account, |its| its.connections -= 1);
         }
     }
 }
@@ -185,6 +223,25 @@ mod tests {
         assert_eq!(doors.count(), (0, 0));
         let counts = lock(&doors.0);
         assert!(counts.addresses.is_empty() && counts.accounts.is_empty(), "those that have left are forgotten");
+    }
+
+    #[test]
+    fn an_accounts_forwards_are_counted_on_all_of_its_connections_together() {
+        let doors = Arc::new(Doors::default());
+        let limits = Limits { forwards_per_account: 2, ..Limits::default() };
+        let forward = |account| Doors::forward(&doors, AccountId(account), &limits);
+        let mut connection = enter(&doors, 1, &limits).unwrap();
+        connection.authenticated(Some(AccountId(1)), &limits).unwrap();
+        let (first, second) = (forward(1).unwrap(), forward(1).unwrap());
+        assert_eq!(forward(1).err(), Some(Bound::ForwardsPerAccount));
+        let other = forward(2).unwrap();
+        // A forward may outlive its connection by a moment.
+        drop(connection);
+        assert_eq!(forward(1).err(), Some(Bound::ForwardsPerAccount));
+        drop(first);
+        drop(forward(1).unwrap());
+        drop((second, other));
+        assert!(lock(&doors.0).accounts.is_empty(), "those that have left are forgotten");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     channels::Served,
     connection::{Connection, one_line},
     dial::{Dialled, NodeReader, NodeWriter, dial},
+    doors::{Doors, ForwardPlace},
     inlet::{Direct, Inlet, Moved},
     registry::{End, Opened, Owner},
 };
@@ -18,7 +19,7 @@ use crate::{
         protocol::{Credential, DialPermit, Open, OpenAnswer, OpenRequest},
         tunnel::Stream,
     },
-    domain::{NodeId, SessionId, Target},
+    domain::{AccountId, NodeId, SessionId, Target},
     policy::Reason,
 };
 use russh::{
@@ -96,6 +97,24 @@ impl ForwardHandle {
     }
 }
 
+/// A place for one more forward of an account, on whichever of its connections; or what its client is told.
+pub(super) fn place<A>(
+    shared: &Shared<A>,
+    connection: &Connection,
+    account: AccountId,
+) -> Result<ForwardPlace, ChannelOpenFailure> {
+    let limits = &shared.config.limits;
+    Doors::forward(&shared.doors, account, limits).map_err(|bound| {
+        shared.metrics.refused(bound);
+        let Connection { id, peer, .. } = connection;
+        // Not louder: the metric tells of it, and whoever is refused can ask often.
+        tracing::debug!(connection = %id, %peer, action = "forward", outcome = "refused", %bound);
+        let reason =
+            format!("{} forwards of this account are open; close some, then try again", limits.forwards_per_account);
+        ChannelOpenFailure::Other { code: ChannelOpenFailure::ResourceShortage.code(), reason }
+    })
+}
+
 /// A forward that a client wants.
 pub(super) struct Forward<A> {
     pub(super) shared: Arc<Shared<A>>,
@@ -137,7 +156,7 @@ impl<A: Authority> Forward<A> {
         self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        served: Served,
+        held: (Served, ForwardPlace),
     ) -> impl Future<Output = ()> + Send {
         let session = self.shared.new_session();
         let Connection { id, peer, .. } = &*self.handle.connection;
@@ -150,10 +169,18 @@ impl<A: Authority> Forward<A> {
             down: AtomicU64::new(0),
             report: true,
         };
-        self.serve(channel, reply, served, registered)
+        self.serve(channel, reply, held, registered)
     }
 
-    async fn serve(self, channel: Channel<Msg>, reply: ChannelOpenHandle, _served: Served, mut session: Registered<A>) {
+    /// What is `held` is given back when it ends: its channel, and its place among those of its account.
+    async fn serve(
+        self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        held: (Served, ForwardPlace),
+        mut session: Registered<A>,
+    ) {
+        let _held = held;
         let (node, permit) = match self.open(&mut session).await {
             Ok(opened) => opened,
             Err(refusal) => {

@@ -11,7 +11,7 @@ use super::{
     channels::{Entry, Served, WhenFull},
     command::Command,
     connection::Connection,
-    forward::{Forward, ForwardHandle, MAX_HOST},
+    forward::{Forward, ForwardHandle, MAX_HOST, place},
     inlet::{Inlet, ON_ITS_WAY, Pushed, TRICKLE},
     lock,
     metrics::Bound,
@@ -346,10 +346,13 @@ impl<A: Authority> SshHandler for Handler<A> {
             reply.reject(prohibited()).await;
             return Ok(());
         };
-        if let Err(refusal) = self.may_open() {
-            reply.reject(refusal).await;
-            return Ok(());
-        }
+        let place = match self.may_open().and_then(|()| place(&self.shared, &self.connection, credential.account)) {
+            Ok(place) => place,
+            Err(refusal) => {
+                reply.reject(refusal).await;
+                return Ok(());
+            }
+        };
         if host.len() > MAX_HOST {
             self.shared.metrics.refused(Bound::HostName);
             reply.reject(prohibited()).await;
@@ -374,7 +377,7 @@ impl<A: Authority> SshHandler for Handler<A> {
             inlet,
             overflow,
         };
-        tokio::spawn(forward.register(channel, reply, self.served(id)));
+        tokio::spawn(forward.register(channel, reply, (self.served(id), place)));
         Ok(())
     }
 

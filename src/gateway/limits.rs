@@ -19,6 +19,8 @@ pub struct RawLimits {
     pub unauthenticated: Option<usize>,
     /// Connections of one account.
     pub connections_per_account: Option<usize>,
+    /// Forwards of one account, on all of its connections.
+    pub forwards_per_account: Option<usize>,
     /// From the first byte to authentication.
     pub login_deadline: Option<Ttl>,
     /// Keys and certificates that one connection may offer.
@@ -103,6 +105,8 @@ pub struct Limits {
     pub unauthenticated: usize,
     /// Connections of one account.
     pub connections_per_account: usize,
+    /// Forwards of one account.
+    pub forwards_per_account: usize,
     /// From the first byte to authentication.
     pub login_deadline: Duration,
     /// Keys and certificates offered on one connection.
@@ -139,6 +143,7 @@ impl Default for Limits {
             unauthenticated_per_address: 128,
             unauthenticated: 1024,
             connections_per_account: 256,
+            forwards_per_account: 1024,
             login_deadline: Duration::from_secs(60),
             auth_attempts: 20,
             channels: 64,
@@ -201,6 +206,13 @@ impl TryFrom<RawLimits> for Limits {
                 "connections_per_account",
                 raw.connections_per_account,
                 d.connections_per_account,
+                1,
+                MANY,
+            )?,
+            forwards_per_account: within(
+                "forwards_per_account",
+                raw.forwards_per_account,
+                d.forwards_per_account,
                 1,
                 MANY,
             )?,

@@ -66,6 +66,7 @@ pub(super) enum Bound {
     UnauthenticatedPerAddress,
     Unauthenticated,
     ConnectionsPerAccount,
+    ForwardsPerAccount,
     Penalty,
     ProxyHeader,
     LoginDeadline,
@@ -82,12 +83,13 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Connections,
         Self::ConnectionsPerAddress,
         Self::UnauthenticatedPerAddress,
         Self::Unauthenticated,
         Self::ConnectionsPerAccount,
+        Self::ForwardsPerAccount,
         Self::Penalty,
         Self::ProxyHeader,
         Self::LoginDeadline,
@@ -110,6 +112,7 @@ impl Bound {
             Self::UnauthenticatedPerAddress => "unauthenticated_per_address",
             Self::Unauthenticated => "unauthenticated",
             Self::ConnectionsPerAccount => "connections_per_account",
+            Self::ForwardsPerAccount => "forwards_per_account",
             Self::Penalty => "penalty",
             Self::ProxyHeader => "proxy_header",
             Self::LoginDeadline => "login_deadline",
