@@ -279,6 +279,9 @@ fn a_process_that_does_not_reach_the_authority_takes_nothing_over() {
     eventually("another process has taken over", || said().contains("another process has taken over"));
     eventually("the old one has ended", || !processes(&file).contains(&old));
     greeted(address).unwrap();
+    // Nobody can ask it for its numbers any more.
+    let totals = "action=\"totals\" connections=0 forwards=0 ended=0 up=0 down=0";
+    assert_eq!(said().matches(totals).count(), 1, "{}", said());
 }
 
 /// Where the new process is by then: it waits for an authority that takes every word and says nothing; it is prepared, and the

@@ -149,6 +149,21 @@ pub(super) struct Now {
 
 const LAGS: [&str; 4] = ["0", "1", "2", "3+"];
 
+/// What a process has done in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Connections that have authenticated.
+    pub(super) connections: u64,
+    /// Forwards that were opened.
+    pub(super) forwards: u64,
+    /// Of these, those that the authority has ended.
+    pub(super) ended: u64,
+    /// Bytes from clients to nodes.
+    pub(super) up: u64,
+    /// Bytes from nodes to clients.
+    pub(super) down: u64,
+}
+
 /// The counters.
 pub(super) struct Metrics {
     registry: Registry,
@@ -160,6 +175,10 @@ pub(super) struct Metrics {
     penalties: Family<OfOffence, Counter>,
     answers: Family<OfCall, Histogram>,
     ended: Histogram,
+    /// As many as `ended` has seen, which does not tell.
+    ordered: Counter,
+    /// Forwards that were opened.
+    opened: Counter,
     commands: Family<OfOutcome, Counter>,
     connections: Family<OfState, Gauge>,
     penalised: Gauge,
@@ -190,6 +209,8 @@ impl Metrics {
             penalties: Family::default(),
             answers: Family::new_with_constructor(seconds),
             ended: seconds(),
+            ordered: Counter::default(),
+            opened: Counter::default(),
             commands: Family::default(),
             connections: Family::default(),
             penalised: Gauge::default(),
@@ -283,13 +304,27 @@ impl Metrics {
     /// A forward that was ordered to end has ended.
     pub(super) fn ended(&self, after: Duration) {
         self.ended.observe(after.as_secs_f64());
+        self.ordered.inc();
     }
 
     /// A forward is open until what is returned is dropped.
     pub(super) fn session(&self, project: &ProjectPath) -> OpenSession {
         let project = OfProject { project: project.to_string() };
         self.sessions.get_or_create(&project).inc();
+        self.opened.inc();
         OpenSession { sessions: self.sessions.clone(), project }
+    }
+
+    /// What there is to say of a process whose counters nobody can ask for any more.
+    pub(super) fn totals(&self) -> Totals {
+        let of_outcome = OfOutcome { outcome: "authenticated" };
+        Totals {
+            connections: self.handshakes.get_or_create(&of_outcome).get(),
+            forwards: self.opened.get(),
+            ended: self.ordered.get(),
+            up: self.up.get(),
+            down: self.down.get(),
+        }
     }
 
     /// Everything, as it is now.
@@ -354,6 +389,9 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+        metrics.handshake("authenticated");
+        let totals = Totals { connections: 1, forwards: 2, ended: 1, up: 7, down: 0 };
+        assert_eq!(metrics.totals(), totals);
         drop(first);
         assert!(metrics.text(&Now::default()).contains("open_sessions{project=\"acme/ml-training\"} 0"));
     }

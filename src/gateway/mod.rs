@@ -51,7 +51,7 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use doors::Doors;
 use forward::ForwardHandle;
-use metrics::{Metrics, Now};
+use metrics::{Metrics, Now, Totals};
 use penalties::{Offence, Penalties};
 use registry::Registry;
 use std::{
@@ -341,6 +341,17 @@ impl<A: Authority> Gateway<A> {
             over.cancel();
         };
         tokio::join!(events, closer, leaving, monitor, connections);
+        // Its counters were at the address of monitoring until it drained; what came after is told here.
+        let Totals { connections, forwards, ended, up, down } = shared.metrics.totals();
+        tracing::info!(
+            action = "totals",
+            connections,
+            forwards,
+            ended,
+            up,
+            down,
+            outcome = "every connection of this process has ended"
+        );
     }
 }
 
