@@ -224,6 +224,26 @@ fn a_gateway_may_restart_and_an_agent_may_die() {
 }
 
 #[test]
+fn what_a_gateway_had_open_that_was_killed_is_over_when_another_process_of_it_is_there() {
+    let site = Site::with_user1_at_work();
+    let open = || site.operator_json("session list --json").as_array().unwrap().len();
+    // No session of sshd's, which its node would list as well.
+    let mut forward = site.begin("forward", &format!("ssh -W {NODE}:22 {HOST}"));
+    forward.says("SSH-2.0-");
+    eventually("it is listed, and nothing else", || open() == 1);
+    site.signal(BASTION, "gateway", "KILL");
+    forward.ends();
+    assert_eq!(open(), 1, "nobody has said that it has ended");
+    site.start_gateway();
+    // Not at a later hello: none comes while nothing breaks.
+    eventually("it is not listed any more", || open() == 0);
+    eventually("it is on record", || {
+        let closed = site.operator("audit list --what session.close --json").ok();
+        closed.contains("the gateway has come back as another process")
+    });
+}
+
+#[test]
 fn a_hostile_certificate_is_refused_for_what_is_wrong_with_it() {
     let site = Site::with_user1_at_work();
     site.user1(&format!("ssh {HOST} cert >kept.pub")).ok();
