@@ -213,6 +213,8 @@ fn reopened(file: &File) -> File {
 
 /// Takes all there is without looking at it: from a pipe to nowhere, the kernel copies nothing (splice(2)).
 fn drained(mut pipe: impl Read + std::os::fd::AsFd + Send + 'static) -> thread::JoinHandle<u64> {
+    // Or the client waits for this thread after each 64 kB, whatever comes.
+    rustix::pipe::fcntl_setpipe_size(&pipe, 1024 * 1024).unwrap();
     thread::spawn(move || {
         let nowhere = File::options().write(true).open("/dev/null").unwrap();
         let mut total = 0;

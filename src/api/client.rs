@@ -11,9 +11,11 @@ use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    collections::HashMap,
     io::Write,
     path::{Path, PathBuf},
     sync::Mutex,
+    thread::{self, ThreadId},
     time::Duration,
 };
 use tokio::net::UnixStream;
@@ -22,8 +24,8 @@ use tokio::net::UnixStream;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that an operator's command may take: `--wait` waits for nodes.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections that are kept for the next question.
-const KEPT: usize = 64;
+/// Idle connections that each thread keeps for its next question: another's answers would come by way of that one.
+const KEPT: usize = 16;
 /// The longest event: a bundle of the largest size, escaped once more.
 const MAX_EVENT: usize = 3 * crate::bundle::MAX_BUNDLE_BYTES;
 
@@ -33,7 +35,7 @@ type Sender = http1::SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub struct GatewayClient {
     path: PathBuf,
-    idle: Mutex<Vec<Sender>>,
+    idle: Mutex<HashMap<ThreadId, Vec<Sender>>>,
 }
 
 impl GatewayClient {
@@ -45,6 +47,7 @@ impl GatewayClient {
 
     fn take(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let idle = idle.get_mut(&thread::current().id())?;
         // The authority may have been restarted: closed ones are dropped on the way.
         while let Some(sender) = idle.pop() {
             if sender.is_ready() {
@@ -56,6 +59,7 @@ impl GatewayClient {
 
     fn keep(&self, sender: Sender) {
         let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let idle = idle.entry(thread::current().id()).or_default();
         if idle.len() < KEPT {
             idle.push(sender);
         }

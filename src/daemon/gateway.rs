@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::client::GatewayClient,
     app::Entropy,
-    gateway::{Config, Control, Gateway, Listeners, RawConfig, Stop, THREAD_STACK_BYTES, load_or_make_host_key},
+    gateway::{Config, Control, Gateway, Lanes, Listeners, RawConfig, Stop, THREAD_STACK_BYTES, load_or_make_host_key},
 };
 use sd_notify::NotifyState;
 use std::{
@@ -46,12 +46,8 @@ pub fn run_gateway(path: &Path, take_over: bool, as_orphan: bool) -> Result<(), 
         return orphan(&Start { program, arguments }).map_err(Into::into);
     }
     let config = Config::try_from(read_config::<RawConfig>(path)?)?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(threads)
-        .thread_stack_size(THREAD_STACK_BYTES)
-        .build()?;
+    // What carries connections has threads of its own (`Lanes`).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(config, Start { program, arguments }, take_over))
 }
 
@@ -72,7 +68,9 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
     let copies = copies(&sockets)?;
     let listeners = listeners(sockets)?;
     let (stop, drain_on_stop) = (Stop::default(), config.limits.drain_on_stop);
-    let gateway = Gateway::new(config, host_key, authority, Arc::new(random), stop.clone())?;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
+    let lanes = Lanes::start(threads, THREAD_STACK_BYTES)?;
+    let gateway = Gateway::new(config, host_key, authority, Arc::new(random), lanes, stop.clone())?;
     let control = gateway.control();
     if let Some(predecessor) = &mut predecessor {
         let reached = tokio::select! {

@@ -2,16 +2,12 @@
 //!
 //! `Preferred::key` is announced (RFC 8308 `server-sig-algs`) but not enforced by russh: [`refused`] is what refuses.
 
+use super::window::WINDOW;
 use super::{Config, ConfigError};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac, server};
 use serde::Deserialize;
 use ssh_key::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use std::{borrow::Cow, time::Duration};
-
-/// The window of each channel: what a peer may send before it is told to go on. russh gives it back when bytes arrive, when
-/// half of it is used up, but for a forward whose node does not read ([`super::handler`]). russh ends a connection on which twice as much arrives while it changes keys; and an agent
-/// sends what all its forwards have through one channel.
-pub(super) const WINDOW: u32 = 8 * 1024 * 1024;
 
 /// How long a refusal takes. Short enough for someone with six keys in the agent.
 const REJECTION: Duration = Duration::from_millis(100);

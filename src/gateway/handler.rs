@@ -4,18 +4,15 @@
 //! that the session loop goes on serving the other channels.
 
 use super::{
-    Shared,
-    agents::{self, Agent},
-    algorithms,
+    Shared, algorithms,
     auth::{AWAY, Identity, authenticate, patiently_connected},
     channels::{Entry, Served, WhenFull},
-    command::Command,
     connection::Connection,
     forward::{Forward, ForwardHandle, MAX_HOST, place},
     inlet::{Inlet, ON_ITS_WAY, Pushed, TRICKLE},
     lock,
     metrics::Bound,
-    tunnel::{self, TunnelChannel},
+    window::{Distance, WINDOW},
 };
 use crate::{
     app::{
@@ -30,7 +27,7 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Handler as SshHandler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 use ssh_key::Certificate;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -46,22 +43,32 @@ const NO_LISTENING: &str = "-R was refused: the gateway listens for nobody. Ask 
 
 /// One connection's answers.
 pub(super) struct Handler<A> {
-    shared: Arc<Shared<A>>,
-    connection: Arc<Connection>,
+    pub(super) shared: Arc<Shared<A>>,
+    pub(super) connection: Arc<Connection>,
     attempts: u32,
     /// Set by the one authentication that succeeded, which is the last one.
-    identity: Option<Identity>,
+    pub(super) identity: Option<Identity>,
     opened: u32,
     /// A token may have been sent: the one that a connection may send.
-    join_started: bool,
-    commands: Arc<Semaphore>,
+    pub(super) join_started: bool,
+    pub(super) commands: Arc<Semaphore>,
+    distance: Distance,
 }
 
 impl<A: Authority> Handler<A> {
     /// For a connection that has just been accepted.
     pub(super) fn new(shared: Arc<Shared<A>>, connection: Arc<Connection>) -> Self {
         let commands = Arc::new(Semaphore::new(shared.config.limits.commands));
-        Self { shared, connection, attempts: 0, identity: None, opened: 0, join_started: false, commands }
+        Self {
+            shared,
+            connection,
+            attempts: 0,
+            identity: None,
+            opened: 0,
+            join_started: false,
+            commands,
+            distance: Distance::default(),
+        }
     }
 
     /// Counts what russh does not: offers that were answered 'yes, sign'. False when there were too many.
@@ -126,6 +133,7 @@ impl<A: Authority> Handler<A> {
 
     /// Whether one more channel may be opened; if not, why.
     fn may_open(&mut self) -> Result<(), ChannelOpenFailure> {
+        self.distance.asks(Instant::now());
         self.opened += 1;
         let shortage = |bound, reason: &str| {
             self.shared.metrics.refused(bound);
@@ -148,77 +156,8 @@ impl<A: Authority> Handler<A> {
         Ok(())
     }
 
-    fn served(&self, id: ChannelId) -> Served {
+    pub(super) fn served(&self, id: ChannelId) -> Served {
         Served { channels: self.connection.channels.clone(), id }
-    }
-
-    /// Starts a command on a session channel, if that is possible, and says whether it was.
-    fn start_command(&self, id: ChannelId, line: &[u8]) -> bool {
-        let Some(Identity::Account { credential, user }) = self.identity.clone() else { return false };
-        let started = self.connection.channels.with(id, |entry| {
-            let channel = entry.waiting.take()?;
-            Some((channel, entry.inlet.clone(), entry.terminal.clone()))
-        });
-        let Some((channel, inlet, terminal)) = started.flatten() else { return false };
-        let command = Command {
-            shared: self.shared.clone(),
-            connection: self.connection.clone(),
-            credential,
-            user,
-            // One byte more than is permitted shows that it is too long; the rest need not wait for its turn.
-            line: line.iter().copied().take(self.shared.config.limits.command_line.saturating_add(1)).collect(),
-            channel,
-            inlet,
-            terminal,
-            slots: self.commands.clone(),
-        };
-        tokio::spawn(command.run(self.served(id)));
-        true
-    }
-
-    fn start_agent(&mut self, id: ChannelId) -> bool {
-        let identity = match &self.identity {
-            Some(identity @ Identity::Node(_)) => identity.clone(),
-            // Whoever guesses tokens begins with a new handshake for each.
-            Some(identity @ Identity::Joining(_)) if !self.join_started => identity.clone(),
-            Some(Identity::Joining(_)) => return false,
-            Some(Identity::Account { .. }) | None => return false,
-        };
-        let started = self.connection.channels.with(id, |entry| {
-            let channel = entry.waiting.take()?;
-            entry.when_full = WhenFull::EndConnection;
-            Some((channel, entry.inlet.clone()))
-        });
-        let Some((channel, inlet)) = started.flatten() else { return false };
-        self.join_started = matches!(identity, Identity::Joining(_));
-        let agent = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
-        tokio::spawn(agents::serve(agent, identity, self.served(id)));
-        true
-    }
-
-    fn start_look(&self, id: ChannelId) -> bool {
-        let Some(Identity::Node(node)) = &self.identity else { return false };
-        let started = self.connection.channels.with(id, |entry| Some((entry.waiting.take()?, entry.inlet.clone())));
-        let Some((channel, inlet)) = started.flatten() else { return false };
-        let look = Agent { shared: self.shared.clone(), connection: self.connection.clone(), channel, inlet };
-        tokio::spawn(agents::look(look, node.clone(), self.served(id)));
-        true
-    }
-
-    fn start_tunnel(&self, id: ChannelId) -> bool {
-        let Some(Identity::Node(node)) = &self.identity else { return false };
-        let started = self.connection.channels.with(id, |entry| {
-            let channel = entry.waiting.take()?;
-            entry.when_full = WhenFull::Wait;
-            // Nothing has come yet: whoever speaks before the answer has no tunnel.
-            entry.inlet = Arc::new(Inlet::new(tunnel::BUFFER));
-            Some((channel, entry.inlet.clone()))
-        });
-        let Some((channel, inlet)) = started.flatten() else { return false };
-        let (shared, connection) = (self.shared.clone(), self.connection.clone());
-        let tunnel = TunnelChannel { shared, connection, node: node.node, channel, inlet };
-        tokio::spawn(tunnel::serve(tunnel, self.served(id)));
-        true
     }
 }
 
@@ -265,10 +204,12 @@ impl<A: Authority> SshHandler for Handler<A> {
         if !self.attempt() || !small || algorithms::refused(offer.algorithm) {
             return Ok(Auth::reject());
         }
+        self.distance.answers(Instant::now());
         Ok(Auth::Accept)
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        self.distance.asks(Instant::now());
         self.identity = None;
         let Ok(blob) = key.public_key.to_bytes() else { return Ok(Auth::reject()) };
         self.connection.tries();
@@ -280,6 +221,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
+        self.distance.asks(Instant::now());
         self.identity = None;
         let Ok(blob) = certificate.to_bytes() else { return Ok(Auth::reject()) };
         self.connection.tries();
@@ -298,6 +240,7 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Error> {
+        self.distance.answers(Instant::now());
         self.connection.says();
         if !matches!(self.identity, Some(Identity::Joining(_))) {
             self.connection.authenticated.cancel();
@@ -466,7 +409,11 @@ impl<A: Authority> SshHandler for Handler<A> {
         let high = channels.with(id, |entry| {
             matches!(entry.when_full, WhenFull::Forward(_)) && entry.inlet.is_stalled() && entry.inlet.is_high()
         });
-        if high == Some(true) && channels.count() == 1 { TRICKLE } else { algorithms::WINDOW }
+        if high == Some(true) && channels.count() == 1 {
+            return TRICKLE;
+        }
+        // An agent's one channel carries what all have that go through it.
+        if matches!(self.identity, Some(Identity::Account { .. })) { self.distance.window() } else { WINDOW }
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _session: &mut Session) -> Result<(), Error> {

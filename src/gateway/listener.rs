@@ -27,17 +27,18 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Each listening socket is looked after at least so often, also when nobody comes.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Which of the listening sockets were looked after: what the watchdog is told follows from it.
+/// Which of the listening sockets were looked after, and which of the threads that carry connections did something: what the
+/// watchdog is told follows from it.
 #[derive(Default)]
 pub(super) struct Turns(Mutex<Vec<bool>>);
 
 impl Turns {
-    fn begin(&self, sockets: usize) {
-        *lock(&self.0) = vec![false; sockets];
+    fn begin(&self, count: usize) {
+        *lock(&self.0) = vec![false; count];
     }
 
-    fn took(&self, socket: usize) {
-        lock(&self.0).iter_mut().skip(socket).take(1).for_each(|took| *took = true);
+    fn took(&self, index: usize) {
+        lock(&self.0).iter_mut().skip(index).take(1).for_each(|took| *took = true);
     }
 
     /// Whether all of them were since the last call.
@@ -55,7 +56,9 @@ const NOT_NOW: &[u8] = b"Not allowed at this time\r\n";
 /// Accepts on every listener until the gateway drains, and returns when all connections have ended: by themselves, when
 /// the time for that is over, or when the gateway stops.
 pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: Vec<TcpListener>) {
-    shared.turns.begin(listeners.len());
+    let sockets = listeners.len();
+    shared.turns.begin(sockets + shared.lanes.count());
+    shared.lanes.each(|number| turn_by_turn(shared.clone(), sockets + number));
     let accepting = listeners.into_iter().enumerate().map(|(index, listener)| accept(&shared, index, listener));
     join_all(accepting).await;
     if !shared.stop.now.is_cancelled() {
@@ -73,6 +76,17 @@ pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: 
             shared.stop.now.cancel();
         }
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Tells that a thread is not stuck.
+async fn turn_by_turn<A: Authority>(shared: Arc<Shared<A>>, index: usize) {
+    let mut turn = interval(TURN);
+    loop {
+        tokio::select! {
+            () = shared.stop.drain.cancelled() => return,
+            _ = turn.tick() => shared.turns.took(index),
+        }
     }
 }
 
@@ -111,11 +125,11 @@ async fn accept<A: Authority>(shared: &Arc<Shared<A>>, index: usize, listener: T
             }
         };
         let Some(place) = place else { continue };
-        // A task of its own: a panic in it ends this connection only.
+        let its = shared.clone();
         if balanced {
-            tokio::spawn(passed_on(shared.clone(), stream, peer, place));
+            shared.lanes.carry(stream, move |stream| passed_on(its, stream, peer, place));
         } else {
-            tokio::spawn(life::serve(shared.clone(), stream, peer, place));
+            shared.lanes.carry(stream, move |stream| life::serve(its, stream, peer, place));
         }
     }
 }
@@ -188,5 +202,23 @@ impl Complaints {
             self.last = Some(Instant::now());
             self.refused = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_takes_no_turn_is_noticed() {
+        let turns = Turns::default();
+        assert!(!turns.all(), "nobody has begun");
+        turns.begin(3);
+        turns.took(0);
+        turns.took(2);
+        assert!(!turns.all());
+        (0..3).for_each(|index| turns.took(index));
+        assert!(turns.all());
+        assert!(!turns.all(), "each time anew");
     }
 }

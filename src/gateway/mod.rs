@@ -4,8 +4,8 @@
 //! asked of the authority through [`crate::app::authority::Authority`] and executed here; no decision about accounts,
 //! keys, certificates or nodes is made in this module, and nothing of the directory is kept.
 //!
-//! [`listener`] accepts, with [`doors`], [`penalties`] and [`proxy`]; [`life`] is that of one connection, [`handler`] answers
-//! the protocol, [`auth`] asks who it is, [`command`] runs command lines, [`forward`] and [`inlet`] carry forwards, [`dial`]
+//! [`listener`] accepts, with [`doors`], [`penalties`] and [`proxy`], for the threads of [`lanes`]; [`life`] is that of one connection, [`handler`] answers
+//! the protocol, [`start`] begins what runs on a session channel, [`auth`] asks who it is, [`command`] runs command lines, [`forward`] and [`inlet`] carry forwards, [`dial`]
 //! reaches nodes, [`connection`] ends connections, [`socket`] is what russh has of them, [`registry`] knows what is open,
 //! [`events`] follows the authority, [`agents`] serves the nodes, [`tunnel`] those that are reached through their agents.
 
@@ -23,6 +23,7 @@ mod forward;
 mod handler;
 mod hostkey;
 mod inlet;
+mod lanes;
 mod life;
 mod limits;
 mod line;
@@ -33,11 +34,14 @@ mod penalties;
 mod proxy;
 mod registry;
 mod socket;
+mod start;
 mod tunnel;
+mod window;
 
 pub use algorithms::{Algorithms, RawAlgorithms};
 pub use config::{Config, ConfigError, RawConfig};
 pub use hostkey::{HostKeyError, load_or_make_host_key};
+pub use lanes::Lanes;
 pub use limits::{Limits, OrOff, RawLimits, RawPenalties};
 pub use penalties::PenaltySettings;
 
@@ -67,7 +71,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The stack that each of the runtime's threads needs (`thread_stack_size`).
+/// The stack that each thread needs that carries connections ([`Lanes`]).
 ///
 /// russh parses a certificate inside the authentication packet before any handler sees it, and ssh-key's parser
 /// recurses once per nesting level: 138 kB of nesting overflows 2 MB. russh 0.65.1 turns away what nests deeper than 8
@@ -126,6 +130,7 @@ struct Shared<A> {
     penalties: Mutex<Penalties>,
     metrics: Metrics,
     turns: listener::Turns,
+    lanes: Lanes,
     stop: Stop,
 }
 
@@ -261,6 +266,7 @@ impl<A: Authority> Gateway<A> {
         host_key: ssh_key::PrivateKey,
         authority: Arc<A>,
         random: Random,
+        lanes: Lanes,
         stop: Stop,
     ) -> Result<Self, HostKeyError> {
         let public = PublicKey::from_key_data(host_key.public_key().key_data())
@@ -289,6 +295,7 @@ impl<A: Authority> Gateway<A> {
             penalties: Mutex::default(),
             metrics: Metrics::new(),
             turns: listener::Turns::default(),
+            lanes,
             stop,
         })))
     }
@@ -362,7 +369,7 @@ impl<A: Authority> Gateway<A> {
 pub struct Control<A>(Arc<Shared<A>>);
 
 impl<A: Authority> Control<A> {
-    /// Whether each of the listening sockets was looked after since this was last asked.
+    /// Whether each of the listening sockets was looked after since this was last asked, and each thread did something.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
         self.0.turns.all()

@@ -1,6 +1,6 @@
 //! The socket as russh sees it.
 //!
-//! russh reads a packet in two steps, its length and the rest: here both, and the next length, come with one call to the
+//! russh reads a packet in two steps, its length and the rest: here both, and what else has come, come with one call to the
 //! kernel. It writes and reads in one loop, and does not read while it cannot write. With a peer that does the same, and
 //! much to be sent in both directions, each would wait for the other to read: for ever, keepalives included. So nothing
 //! waits to be written while there is something to be read; what the socket does not take is kept here, and whoever
@@ -24,8 +24,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What is read beyond what was asked for.
-const AHEAD: usize = 4096;
+/// What is read beyond what was asked for: a little, or from a peer that sends more than can be read at once.
+const AHEAD: usize = 4 * 1024;
+const FAR_AHEAD: usize = 64 * 1024;
 
 /// So much is little: it may be more while more is produced only for what has been read.
 const LITTLE: usize = 256 * 1024;
@@ -73,9 +74,16 @@ pub(super) struct Socket {
 /// What was read beyond what was asked for; an idle connection holds none.
 #[derive(Default)]
 struct Ahead {
-    bytes: Option<Box<[u8; AHEAD]>>,
+    bytes: Vec<u8>,
     from: usize,
     to: usize,
+}
+
+impl Ahead {
+    /// The last read filled it.
+    fn was_full(&self) -> bool {
+        self.to == self.bytes.len()
+    }
 }
 
 impl Socket {
@@ -120,9 +128,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(Err(error));
         }
         let ahead = &mut socket.ahead;
-        if let Some(bytes) = ahead.bytes.as_deref().and_then(|bytes| bytes.get(ahead.from..ahead.to))
-            && !bytes.is_empty()
-        {
+        if let Some(bytes) = ahead.bytes.get(ahead.from..ahead.to).filter(|bytes| !bytes.is_empty()) {
             let count = bytes.len().min(buf.remaining());
             buf.put_slice(&bytes[..count]);
             ahead.from += count;
@@ -132,8 +138,12 @@ impl AsyncRead for Socket {
             ready!(socket.stream.poll_read_ready(cx))?;
             let wanted = buf.initialize_unfilled();
             let length = wanted.len();
-            let bytes = ahead.bytes.get_or_insert_with(|| Box::new([0; AHEAD]));
-            match socket.stream.try_read_vectored(&mut [IoSliceMut::new(wanted), IoSliceMut::new(&mut bytes[..])]) {
+            if ahead.bytes.is_empty() {
+                ahead.bytes = vec![0; AHEAD];
+            } else if ahead.was_full() {
+                ahead.bytes.resize(FAR_AHEAD, 0);
+            }
+            match socket.stream.try_read_vectored(&mut [IoSliceMut::new(wanted), IoSliceMut::new(&mut ahead.bytes)]) {
                 Ok(count) => {
                     buf.advance(count.min(length));
                     (ahead.from, ahead.to) = (0, count.saturating_sub(length));
@@ -202,7 +212,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let backlog = Arc::new(Backlog::default());
-        (Socket::new(near.unwrap(), CancellationToken::new(), backlog.clone()), far.unwrap().0, backlog)
+        let socket = Socket::new(near.unwrap(), CancellationToken::new(), backlog.clone());
+        (socket, far.unwrap().0, backlog)
     }
 
     fn bytes(count: usize) -> Vec<u8> {
