@@ -24,8 +24,9 @@ use tokio::net::UnixStream;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that an operator's command may take: `--wait` waits for nodes.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections that each thread keeps for its next question: another's answers would come by way of that one.
-const KEPT: usize = 16;
+/// Idle connections that each thread keeps for its next question: another's answers would come by way of that one. With as
+/// many threads as a gateway may have, several gateways together keep fewer than the authority takes.
+const KEPT: usize = 8;
 /// The longest event: a bundle of the largest size, escaped once more.
 const MAX_EVENT: usize = 3 * crate::bundle::MAX_BUNDLE_BYTES;
 

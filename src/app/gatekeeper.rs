@@ -249,13 +249,15 @@ impl App {
     }
 
     fn enter(&self, request: &OpenRequest, permit: &OpenPermit, now: Timestamp) {
+        // Held while its name is looked up: a hello that renames what is there finds this as well, or was before it.
+        let mut sessions = lock(&self.sessions);
         // A process that makes room for another one may have asked by the name that it had before.
         let name = {
             let hub = lock(&self.hub);
             let name = request.instance.as_ref().and_then(|instance| hub.name_of(instance));
             name.unwrap_or(&request.gateway).to_owned()
         };
-        lock(&self.sessions).insert(Session {
+        sessions.insert(Session {
             id: request.session.clone(),
             gateway: name,
             instance: request.instance.clone(),
@@ -412,6 +414,8 @@ impl App {
     pub fn goodbye(&self, stream: &Stream) {
         if lock(&self.hub).disconnect(&stream.gateway, stream.number) {
             tracing::warn!(gateway = %stream.gateway, "gateway disconnected");
+            // Whoever waits for its confirmation need not.
+            self.heard.send_modify(|count| *count += 1);
         }
     }
 

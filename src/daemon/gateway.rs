@@ -54,7 +54,7 @@ pub fn run_gateway(path: &Path, take_over: bool, as_orphan: bool) -> Result<(), 
 async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dyn Error>> {
     // Before anything that takes time: who is told to reload while it starts must not die of it.
     let signals = Signals::new()?;
-    let (mut predecessor, inherited) = if take_over {
+    let (predecessor, inherited) = if take_over {
         let (predecessor, sockets) = Predecessor::take().map_err(|error| format!("{TAKE_OVER}: {error}"))?;
         (Some(predecessor), sockets)
     } else {
@@ -72,7 +72,8 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
     let lanes = Lanes::start(threads, THREAD_STACK_BYTES)?;
     let gateway = Gateway::new(config, host_key, authority, Arc::new(random), lanes, stop.clone())?;
     let control = gateway.control();
-    if let Some(predecessor) = &mut predecessor {
+    let mut relieved = None;
+    if let Some(mut predecessor) = predecessor {
         let reached = tokio::select! {
             reached = gateway.reach_authority(REACH_WITHIN) => reached,
             () = predecessor.gone() => return Err("taking over: it is not wanted any more".into()),
@@ -81,11 +82,12 @@ async fn run(config: Config, start: Start, take_over: bool) -> Result<(), Box<dy
             predecessor.unreachable();
             return Err(format!("not taking over: {error}").into());
         }
-        // Blocks the only task that there is.
-        predecessor.prepared().map_err(|error| format!("taking over: {error}"))?;
+        // Beside this thread, on which the trial's connection to the authority is still to be closed.
+        let prepared = spawn_blocking(move || predecessor.prepared().map(|()| predecessor)).await?;
+        relieved = Some(prepared.map_err(|error| format!("taking over: {error}"))?);
     }
     let mut serving = tokio::spawn(gateway.serve(listeners));
-    match predecessor {
+    match relieved {
         // It drains from here on. If it is gone, there is nobody to drain. To systemd the service is ready already, and
         // whoever is not its main process yet is not listened to.
         Some(mut predecessor) => {

@@ -17,6 +17,7 @@ pub(super) struct Doors(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     total: usize,
+    forwards: usize,
     /// Those that have not authenticated, the oldest first, each with what ends it.
     unauthenticated: BTreeMap<u64, CancellationToken>,
     entered: u64,
@@ -56,7 +57,9 @@ pub(super) struct ForwardPlace {
 
 impl Drop for ForwardPlace {
     fn drop(&mut self) {
-        lock(&self.doors.0).leave(self.account, |its| its.forwards -= 1);
+        let mut counts = lock(&self.doors.0);
+        counts.forwards -= 1;
+        counts.leave(self.account, |its| its.forwards -= 1);
     }
 }
 
@@ -101,8 +104,15 @@ impl Doors {
             return Err(Bound::ForwardsPerAccount);
         }
         its.forwards += 1;
+        counts.forwards += 1;
         drop(counts);
         Ok(ForwardPlace { doors: doors.clone(), account })
+    }
+
+    /// Whether no connection is there, and no forward whose last bytes are on their way to a node.
+    pub(super) fn is_empty(&self) -> bool {
+        let counts = lock(&self.0);
+        counts.total == 0 && counts.forwards == 0
     }
 
     /// Connections in all, and those that have not authenticated.
@@ -237,10 +247,12 @@ mod tests {
         let other = forward(2).unwrap();
         // A forward may outlive its connection by a moment.
         drop(connection);
+        assert!(doors.count() == (0, 0) && !doors.is_empty(), "it is waited for");
         assert_eq!(forward(1).err(), Some(Bound::ForwardsPerAccount));
         drop(first);
         drop(forward(1).unwrap());
         drop((second, other));
+        assert!(doors.is_empty());
         assert!(lock(&doors.0).accounts.is_empty(), "those that have left are forgotten");
     }
 

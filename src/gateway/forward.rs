@@ -178,9 +178,11 @@ impl<A: Authority> Forward<A> {
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
         held: (Served, ForwardPlace),
-        mut session: Registered<A>,
+        session: Registered<A>,
     ) {
         let _held = held;
+        // Dropped before its place is given back: who waits for the last place wants it to be reported.
+        let mut session = session;
         let (node, permit) = match self.open(&mut session).await {
             Ok(opened) => opened,
             Err(refusal) => {

@@ -204,12 +204,10 @@ impl<A: Authority> SshHandler for Handler<A> {
         if !self.attempt() || !small || algorithms::refused(offer.algorithm) {
             return Ok(Auth::reject());
         }
-        self.distance.answers(Instant::now());
         Ok(Auth::Accept)
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
-        self.distance.asks(Instant::now());
         self.identity = None;
         let Ok(blob) = key.public_key.to_bytes() else { return Ok(Auth::reject()) };
         self.connection.tries();
@@ -221,7 +219,6 @@ impl<A: Authority> SshHandler for Handler<A> {
     }
 
     async fn auth_openssh_certificate(&mut self, user: &str, certificate: &Certificate) -> Result<Auth, Error> {
-        self.distance.asks(Instant::now());
         self.identity = None;
         let Ok(blob) = certificate.to_bytes() else { return Ok(Auth::reject()) };
         self.connection.tries();

@@ -1,5 +1,5 @@
 //! The threads that carry connections. Each has a runtime of its own, and a connection stays on one of them with all its
-//! tasks.
+//! tasks, but for the farewell of one that is ended from elsewhere.
 //!
 //! A runtime of several threads that share everything wakes one of them for each piece that arrives, to find that another is
 //! at work on that connection already; a third of a transfer's cost was that (benches/README.md). Here, while a thread works,
@@ -19,8 +19,8 @@ use std::{
 use tokio::{net::TcpStream, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
-/// What wakes up is looked at after so many turns of tasks, also while there is more to do: a transfer's turn is a packet or
-/// some, and a key that somebody presses must not wait for many of them.
+/// What wakes up is looked at after so many turns of tasks, also while there is more to do: a key that somebody presses must
+/// not wait for many of them. In a turn a connection reads at most 128 times (tokio's budget; [`super::socket`]).
 const LOOK_EVERY: u32 = 4;
 
 /// See the module. Without any, connections are carried by whoever accepts them.
@@ -49,10 +49,10 @@ impl Lanes {
                 tokio::runtime::Builder::new_current_thread().enable_all().event_interval(LOOK_EVERY).build()?;
             lanes.push(Lane { handle: runtime.handle().clone(), connections: Arc::default() });
             let over = over.clone();
-            thread::Builder::new()
-                .name(format!("lane-{number}"))
-                .stack_size(stack)
-                .spawn(move || runtime.block_on(over.cancelled()))?;
+            thread::Builder::new().name(format!("lane-{number}")).stack_size(stack).spawn(move || {
+                let _alive = Alive(over.clone());
+                runtime.block_on(over.cancelled());
+            })?;
         }
         Ok(Self { lanes, over })
     }
@@ -73,7 +73,10 @@ impl Lanes {
         };
         let counted = Counted::new(&lane.connections);
         // From here on the other thread is told what happens on it.
-        let Ok(stream) = stream.into_std() else { return };
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(action = "accept", outcome = %error),
+        };
         lane.handle.spawn(async move {
             let _counted = counted;
             match TcpStream::from_std(stream) {
@@ -97,6 +100,19 @@ impl Lanes {
 impl Drop for Lanes {
     fn drop(&mut self) {
         self.over.cancel();
+    }
+}
+
+/// A thread that carries connections must not end before it is told to: its connections would be gone without a word, and
+/// each new one would go there, where the fewest are.
+struct Alive(CancellationToken);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if !self.0.is_cancelled() {
+            tracing::error!("a thread that carries connections has failed: this process is of no more use");
+            std::process::abort();
+        }
     }
 }
 

@@ -68,7 +68,8 @@ pub(super) async fn accept_all<A: Authority>(shared: Arc<Shared<A>>, listeners: 
     let give_up = Instant::now() + shared.config.limits.drain;
     loop {
         let (connections, _) = shared.doors.count();
-        if connections == 0 {
+        // A forward whose connection is gone may still have something for its node, unless all is to end now.
+        if shared.doors.is_empty() || connections == 0 && shared.stop.now.is_cancelled() {
             return;
         }
         if Instant::now() >= give_up && !shared.stop.now.is_cancelled() {

@@ -313,10 +313,10 @@ impl<A: Authority> Gateway<A> {
     /// It did not within this time; what was the matter last.
     pub async fn reach_authority(&self, within: Duration) -> Result<(), Unreachable> {
         let shared = &self.0;
-        let mut problem = Unreachable("it did not answer in time".into());
+        let (name, mut problem) = (shared.own_name(), Unreachable("it did not answer in time".into()));
         let trying = async {
             loop {
-                let hello = shared.hello(shared.own_name(), Vec::new());
+                let hello = shared.hello(name.clone(), Vec::new());
                 // An authority that does not understand a newer gateway's hello refuses it here.
                 let taken = async { shared.authority.events(hello).await?.next().await };
                 match taken.await {

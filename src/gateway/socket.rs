@@ -21,6 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
+    task::coop,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +72,7 @@ pub(super) struct Socket {
     backlog: Arc<Backlog>,
 }
 
-/// What was read beyond what was asked for; an idle connection holds none.
+/// What was read beyond what was asked for. An idle connection holds none; one that waits for something else holds on to it.
 #[derive(Default)]
 struct Ahead {
     bytes: Vec<u8>,
@@ -129,6 +130,9 @@ impl AsyncRead for Socket {
         }
         let ahead = &mut socket.ahead;
         if let Some(bytes) = ahead.bytes.get(ahead.from..ahead.to).filter(|bytes| !bytes.is_empty()) {
+            // The socket counts what is read from it; a turn must not last for all that a peer can send.
+            let turn = ready!(coop::poll_proceed(cx));
+            turn.made_progress();
             let count = bytes.len().min(buf.remaining());
             buf.put_slice(&bytes[..count]);
             ahead.from += count;
@@ -274,6 +278,20 @@ mod tests {
         assert_eq!(got, b'y');
         assert!(arrived == sent);
         (&mut waits).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_ahead_lets_others_have_their_turn() {
+        let (mut socket, mut far, _) = pair().await;
+        far.write_all(&bytes(4 * AHEAD)).await.unwrap();
+        let others = tokio::spawn(async {});
+        // In one turn: each of them is there already.
+        let mut count = 0;
+        while !others.is_finished() {
+            socket.read_u8().await.unwrap();
+            count += 1;
+            assert!(count < AHEAD, "all that was read ahead was taken in one turn");
+        }
     }
 
     #[tokio::test]

@@ -2,8 +2,9 @@
 //!
 //! Over a long line a small window is what bounds a transfer; over a short one a large window only costs. OpenSSH's client
 //! takes in from its user as much as the window permits before it sends it, and is several times slower when that is more
-//! than its processor's cache holds (benches/README.md). So the window is made of how long the peer is away: the
-//! shortest time that an answer of ours took to bring the next request.
+//! than its processor's cache holds (benches/README.md). So the window is made of how far the peer is away: of
+//! the time from the answer that lets it in to its first channel, which clients open at once. The requests before that are
+//! no measure: some clients sign without asking first, and a person may have to touch a key.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const LEAST: u32 = 1024 * 1024;
 /// So many bytes for each microsecond: 200 MB/s, since half of a window is on its way while the other half is given back.
 const PER_MICROSECOND: u128 = 400;
 
-/// How far away a peer is, by the requests and answers of its login.
+/// How far away a peer is.
 #[derive(Debug, Default)]
 pub(super) struct Distance {
     answered: Option<Instant>,

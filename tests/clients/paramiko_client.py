@@ -5,6 +5,7 @@
 """
 
 import argparse
+import os
 import socket
 import sys
 import threading
@@ -109,7 +110,9 @@ def main():
         else:
             status = run(transport, said.command)
         transport.close()
-        sys.exit(status)
+        sys.stdout.flush()
+        # Whoever still reads standard input in a thread must not be waited for, and Python's own end sometimes aborts over it.
+        os._exit(status)
     except paramiko.SSHException as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -7,7 +7,9 @@ use certgate::{
     },
     bundle::SignedBundle,
     domain::{AccountId, Fingerprint, NodeId, SessionId, Timestamp},
-    gateway::{Algorithms, Config, Control, Gateway, Lanes, Limits, Listeners, PenaltySettings, Stop},
+    gateway::{
+        Algorithms, Config, Control, Gateway, Lanes, Limits, Listeners, PenaltySettings, Stop, THREAD_STACK_BYTES,
+    },
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -280,7 +282,15 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
     let counter = AtomicU64::new(1);
     let random = Arc::new(move || u128::from(counter.fetch_add(1, Ordering::SeqCst)));
     let stop = Stop::default();
-    let gateway = Gateway::new(config, host_key, fake.clone(), random, Lanes::default(), stop.clone()).unwrap();
+    let gateway = Gateway::new(
+        config,
+        host_key,
+        fake.clone(),
+        random,
+        Lanes::start(2, THREAD_STACK_BYTES).unwrap(),
+        stop.clone(),
+    )
+    .unwrap();
     let control = gateway.control();
     let served = tokio::spawn(gateway.serve(Listeners { ssh: vec![listener], monitor: Some(monitor) }));
     let running = Running { fake, address, dir, monitor: monitor_address, stop, control, served };

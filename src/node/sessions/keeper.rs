@@ -38,6 +38,9 @@ const SWEEP: Duration = Duration::from_secs(60);
 const SWEEP_SOON: Duration = Duration::from_secs(2);
 /// How long after a change what is known is written down.
 const SAVE: Duration = Duration::from_secs(1);
+/// When the time of somebody is over who could stay for a while, gateways end what they carry first, by clocks of their own: they
+/// say why, and a connection that a node has ended can be told nothing.
+const GATEWAY_FIRST: Duration = Duration::from_millis(500);
 
 fn since_start(ticks: u64) -> Duration {
     Duration::from_millis(ticks * (1000 / TICKS_PER_SECOND))
@@ -192,7 +195,11 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
 
     /// The time of those is over who were removed and could stay for a while: whether or not anybody can be reached.
     fn let_leave(&mut self, now: Instant) {
-        let Some(after) = self.registry.access().and_then(|access| access.when_over(now)) else { return };
+        let Some(access) = self.registry.access() else { return };
+        if access.next_to_leave().is_none_or(|due| now < due + GATEWAY_FIRST) {
+            return;
+        }
+        let Some(after) = access.when_over(now) else { return };
         // While it is known which logins are ours.
         self.look_around();
         self.registry.leave(after, self.table.ticks());
@@ -201,7 +208,7 @@ impl<T: ProcessTable, U: Users> Keeper<T, U> {
 
     fn next(&self) -> Instant {
         let round = (!self.endings.is_empty()).then(|| Instant::now() + ROUND);
-        let leave = self.registry.access().and_then(|access| access.next_to_leave());
+        let leave = self.registry.access().and_then(|access| access.next_to_leave()).map(|due| due + GATEWAY_FIRST);
         let due = [self.look.map(|(due, _)| due), self.save, round, leave];
         due.into_iter().flatten().fold(self.check.min(self.sweep.0), Instant::min)
     }
