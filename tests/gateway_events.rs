@@ -1,6 +1,9 @@
 //! The authority's event stream as a gateway reads it, from an authority that is newer than the gateway.
 #![allow(clippy::unwrap_used)]
 
+#[allow(unreachable_pub, reason = "each test file has its own")]
+mod http_support;
+
 use certgate::{
     api::client::GatewayClient,
     app::{
@@ -9,7 +12,7 @@ use certgate::{
     },
 };
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Write},
     os::unix::net::UnixListener,
     path::Path,
     thread::JoinHandle,
@@ -22,19 +25,7 @@ fn authority(socket: &Path, lines: &'static str) -> JoinHandle<()> {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        let mut reader = BufReader::new(&stream);
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            if let Some(said) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = said.trim().parse().unwrap();
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        reader.read_exact(&mut vec![0; length]).unwrap();
+        http_support::request(BufReader::new(&stream));
         write!(&stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{lines}").unwrap();
     })
 }

@@ -623,3 +623,64 @@ async fn peers_that_do_not_read_while_they_cannot_write_do_not_wait_for_each_oth
     sending.await.unwrap();
     assert_eq!((count, got.finalize()), (TOTAL, expected));
 }
+
+/// The window that a peer is given last, of 16 MB that it sends; what it asks arrives after `away`, until its channel is open.
+async fn last_window(gateway: &Running, listener: &TcpListener, away: Duration) -> u32 {
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, to, far) = (relay.local_addr().unwrap(), gateway.address, Arc::new(AtomicBool::new(true)));
+    let is_far = far.clone();
+    tokio::spawn(async move {
+        let (client, _) = relay.accept().await.unwrap();
+        let (mut from_gateway, mut to_gateway) = TcpStream::connect(to).await.unwrap().into_split();
+        let (mut from_client, mut to_client) = client.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_gateway, &mut to_client).await });
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count) = from_client.read(&mut buffer).await
+            && count > 0
+        {
+            if is_far.load(Ordering::SeqCst) {
+                tokio::time::sleep(away).await;
+            }
+            if to_gateway.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut handle = client::connect(Arc::default(), address, Anyone).await.unwrap();
+    let key = russh::keys::load_secret_key(gateway.dir.path().join("id"), None).unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+    assert!(handle.authenticate_publickey("user1", key).await.unwrap().success());
+    let opening = handle.channel_open_direct_tcpip("login-0.h100.acme", 22, "127.0.0.1", 1);
+    let (channel, node) = tokio::join!(opening, listener.accept());
+    far.store(false, Ordering::SeqCst);
+    let (mut node, _) = node.unwrap();
+    tokio::spawn(async move { tokio::io::copy(&mut node, &mut tokio::io::sink()).await });
+    let (mut read, write) = channel.unwrap().split();
+    tokio::spawn(async move {
+        write.data(&vec![0; 16 * 1024 * 1024][..]).await.unwrap();
+        write.eof().await.unwrap();
+    });
+    let mut last = 0;
+    while let Some(message) = within("the node takes all", read.wait()).await {
+        if let ChannelMsg::WindowAdjusted { new_size } = message {
+            last = new_size;
+        }
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_near_may_send_little_at_once_and_who_is_far_away_much() {
+    let gateway = start(|_| {}).await;
+    let listener = node(&gateway).await;
+    let much = last_window(&gateway, &listener, Duration::from_millis(100)).await;
+    assert!(much > 4 * 1024 * 1024, "{much}");
+    // A machine that is busy may let a peer look far away, but not each time.
+    for _ in 0..50 {
+        let little = last_window(&gateway, &listener, Duration::ZERO).await;
+        if little > 0 && little <= 1024 * 1024 {
+            return;
+        }
+    }
+    panic!("nobody is ever near");
+}

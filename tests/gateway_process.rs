@@ -1,6 +1,8 @@
 //! The gateway's process: sockets that systemd has opened, another process that takes over, and what ssh-audit says.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[allow(unreachable_pub, reason = "each test file has its own")]
+mod http_support;
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
 mod process_support;
 
@@ -342,20 +344,7 @@ fn a_stop_during_a_hand_over_ends_both_processes_in_order() {
 /// Which process says hello at this socket next, and its connection: it says hello again when that has ended.
 fn instance(socket: &std::os::unix::net::UnixListener) -> (String, std::os::unix::net::UnixStream) {
     let (stream, _) = socket.accept().unwrap();
-    let mut reader = BufReader::new(&stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if let Some(said) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = said.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
+    let body = http_support::request(BufReader::new(&stream));
     let hello: Value = serde_json::from_slice(&body).unwrap();
     (hello["instance"].as_str().unwrap().to_owned(), stream)
 }
