@@ -110,7 +110,7 @@ pub(super) fn server_config(config: &Config, host_key: PrivateKey, certificates:
         keys: vec![host_key],
         certificates,
         window_size: WINDOW,
-        // Of 32 kB each, for a peer that does not read: with 10 a stalled forward holds twice as much, and is no faster.
+        // Of 32 kB each, for a peer that does not read: 10 hold more, and are no faster (benches/README.md).
         event_buffer_size: 6,
         maximum_packet_size: 32 * 1024,
         preferred: Preferred {

@@ -2,7 +2,7 @@
 //! tasks, but for the farewell of one that is ended from elsewhere.
 //!
 //! A runtime of several threads that share everything wakes one of them for each piece that arrives, to find that another is
-//! at work on that connection already; a third of a transfer's cost was that (benches/README.md). Here, while a thread works,
+//! at work on that connection already (what that cost: benches/README.md). Here, while a thread works,
 //! nobody waits to be told what it will see by itself when it has done. The price is that connections which share a thread
 //! wait for each other while another thread may have nothing to do: so each turn is short, and a new connection goes where
 //! the fewest are.
