@@ -284,8 +284,9 @@ mod tests {
     async fn whoever_reads_ahead_lets_others_have_their_turn() {
         let (mut socket, mut far, _) = pair().await;
         far.write_all(&bytes(4 * AHEAD)).await.unwrap();
+        // What follows is there already, and nobody waits for the socket.
+        socket.read_u8().await.unwrap();
         let others = tokio::spawn(async {});
-        // In one turn: each of them is there already.
         let mut count = 0;
         while !others.is_finished() {
             socket.read_u8().await.unwrap();
